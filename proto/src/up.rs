@@ -1,0 +1,238 @@
+//! What a gateway says: hello, batches of durable records, beats, and the last will.
+//!
+//! Append only: a variant's position is its number on the wire, and a struct's fields never change.
+//! `tests/wire` pins the bytes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BootId, CommandId, Cursor, HelloId, Seq, SessionId};
+use crate::live::{Pose, Status};
+use crate::time::{Stamp, Uptime, WallClock};
+use crate::version::Versions;
+
+/// The largest encoded record. What is larger is refused to its source.
+pub const MAX_RECORD_BYTES: usize = 64 * 1024;
+
+/// Asks any relay for a session (topic kind `hello`). The epoch of the up stream is in the frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Names this attempt; the welcome repeats it.
+    pub hello: HelloId,
+    /// The boot that `uptime` counts from.
+    pub boot: BootId,
+    /// When the hello was made, by the board's two clocks.
+    pub uptime: Uptime,
+    /// See `uptime`.
+    pub wall: WallClock,
+    /// The position the gateway will give to its next new record.
+    pub next: Seq,
+    /// How many positions wait in the spool.
+    pub backlog: u64,
+    /// How far the gateway has stored the down stream; `None` with a fresh spool.
+    pub down: Option<Cursor>,
+    /// The wire versions it can read.
+    pub versions: Versions,
+    /// The gateway's own version, for people.
+    pub software: String,
+}
+
+/// What a gateway says within a session (topic kind `up`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Up {
+    /// The next records of the durable stream.
+    Batch(Batch),
+    /// A sign of life that also acknowledges commands. Every beat is answered by an ack.
+    Beat(Beat),
+}
+
+/// A run of durable records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// When it was sent, for the relay's estimate of the board's clock.
+    pub sent: Uptime,
+    /// The position of the first item.
+    pub first: Seq,
+    /// The items, in order and without holes.
+    pub items: Vec<Item>,
+}
+
+impl Batch {
+    /// The position after the last item.
+    #[must_use]
+    pub fn end(&self) -> Seq {
+        self.items
+            .iter()
+            .fold(self.first, |at, item| at.plus(item.covers))
+    }
+}
+
+/// One record as the link carries it: the link does not look inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// How many positions it stands for: 1, or more for a tombstone. Never zero.
+    pub covers: u64,
+    /// An encoded [`Record`].
+    pub record: Vec<u8>,
+}
+
+/// A sign of life within a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// When it was sent.
+    pub sent: Uptime,
+    /// How far the gateway has durably stored the down stream.
+    pub down: Cursor,
+}
+
+/// The last will (topic kind `presence`): the connection that said this hello is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// The first hello of the connection that broke.
+    pub hello: HelloId,
+}
+
+/// A durable record: something that happened, and when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// When, by the board's two clocks.
+    pub stamp: Stamp,
+    /// What.
+    pub event: Event,
+}
+
+/// What happened on a robot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// The robot's activity or its reachability changed.
+    Changed(Status),
+    /// The robot reached its goal.
+    Arrived(Arrived),
+    /// Something a person should look at.
+    Alarm(Alarm),
+    /// A command took a step.
+    Command(CommandUpdate),
+    /// A sample of the status that is kept, not only shown.
+    Telemetry(Status),
+    /// A message of an integrator's own.
+    Custom(Custom),
+    /// Records that are not there any more.
+    Tombstone(Tombstone),
+}
+
+/// The robot reached its goal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Arrived {
+    /// The command that sent it there, where one did.
+    pub command: Option<CommandId>,
+    /// Where it says it is.
+    pub pose: Option<Pose>,
+}
+
+/// How bad an alarm is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Severity {
+    /// Worth knowing.
+    Notice,
+    /// Needs attention soon.
+    Warning,
+    /// Needs attention now.
+    Critical,
+}
+
+/// Something a person should look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// A short stable name, such as `battery_low`.
+    pub code: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// A sentence for people.
+    pub text: String,
+}
+
+/// Where a command stands on the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Progress {
+    /// Stored on the gateway.
+    Received,
+    /// Handed to the robot.
+    Running,
+    /// Done as asked.
+    Succeeded,
+    /// Tried and not done; the detail says why.
+    Failed,
+    /// Withdrawn before it was done.
+    Cancelled,
+    /// Not started, because its time had passed.
+    Expired,
+    /// Replaced by a newer motion.
+    Superseded,
+    /// The gateway cannot know how it ended, because the board or the daemon went away in the middle.
+    Interrupted,
+}
+
+impl Progress {
+    /// Whether nothing can follow.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Received | Self::Running => false,
+            Self::Succeeded
+            | Self::Failed
+            | Self::Cancelled
+            | Self::Expired
+            | Self::Superseded
+            | Self::Interrupted => true,
+        }
+    }
+}
+
+/// A command took a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandUpdate {
+    /// Which command.
+    pub command: CommandId,
+    /// The step.
+    pub progress: Progress,
+    /// A sentence for people; empty where there is nothing to add.
+    pub detail: String,
+}
+
+/// A message of an integrator's own, carried as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Custom {
+    /// The integrator's name for it.
+    pub kind: String,
+    /// A JSON document.
+    pub json: String,
+}
+
+/// Why records are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Loss {
+    /// The spool was over its budget.
+    SpoolFull,
+    /// The spool could not be read.
+    SpoolCorrupt,
+    /// The relay's storage went back to a time before it acknowledged them.
+    RelayForgot,
+    /// Telemetry was thinned out to make room.
+    Thinned,
+}
+
+/// Stands in the place of records that are not there any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// How many records.
+    pub count: u64,
+    /// Why.
+    pub loss: Loss,
+    /// When the oldest was made, where known.
+    pub since: Option<Stamp>,
+    /// When the newest was made, where known.
+    pub until: Option<Stamp>,
+}
