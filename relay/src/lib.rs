@@ -1,1 +1,6 @@
-//! stub
+//! The cloud relay between people and robots.
+
+pub mod catalog;
+pub mod journal;
+pub mod live;
+pub mod wake;
