@@ -108,8 +108,8 @@ hex_id! {
     SessionId(u64)
 }
 hex_id! {
-    /// One attempt of a gateway to get a session. Never used twice by the same gateway.
-    HelloId(u64)
+    /// One connection of a gateway to its MQTT broker. Drawn at random by the gateway.
+    ConnectionId(u64)
 }
 hex_id! {
     /// The incarnation of a stream's storage. Drawn at random when a spool or a ledger is created;
@@ -119,6 +119,15 @@ hex_id! {
 hex_id! {
     /// One boot of a robot's board, from the first half of the kernel's `boot_id`.
     BootId(u64)
+}
+
+/// One attempt of a gateway to get a session. Never used twice by the same gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HelloId {
+    /// The connection it was made on.
+    pub connection: ConnectionId,
+    /// Counts up on one connection.
+    pub attempt: u32,
 }
 
 /// A position in a stream. The first record is 1, and there are no holes.

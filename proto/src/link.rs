@@ -8,3 +8,23 @@
 //! the carrier delivers whole frames or none. What they promise on top, whatever the carrier loses,
 //! doubles, reorders or delays, and whenever either side stops: every record and every command
 //! reaches the other side's storage exactly once and in order, or a tombstone in its place.
+
+use std::time::Duration;
+
+pub mod gateway;
+pub mod relay;
+
+pub use gateway::Gateway;
+pub use relay::Relay;
+
+/// The most record bytes in one batch, so that a live frame never waits long behind one.
+/// A batch holds at least one record, so it can be as large as the largest record.
+pub const BATCH_BYTES: usize = 96 * 1024;
+/// The most items in one batch.
+pub const BATCH_ITEMS: usize = 1024;
+/// The most commands in one frame.
+pub const COMMANDS_PER_FRAME: usize = 8;
+/// How long a relay waits for a gateway to store commands before it sends them again.
+pub const COMMANDS_TIMEOUT: Duration = Duration::from_secs(5);
+/// A side that has heard nothing for this many beat intervals takes the other for gone.
+pub const SILENT_BEATS: u32 = 3;

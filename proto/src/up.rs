@@ -4,8 +4,9 @@
 //! `tests/wire` pins the bytes.
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::id::{BootId, CommandId, Cursor, HelloId, Seq, SessionId};
+use crate::id::{BootId, CommandId, ConnectionId, Cursor, HelloId, Seq, SessionId};
 use crate::live::{Pose, Status};
 use crate::time::{Stamp, Uptime, WallClock};
 use crate::version::Versions;
@@ -88,11 +89,11 @@ pub struct Beat {
     pub down: Cursor,
 }
 
-/// The last will (topic kind `presence`): the connection that said this hello is gone.
+/// The last will (topic kind `presence`): the connection is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gone {
-    /// The first hello of the connection that broke.
-    pub hello: HelloId,
+    /// The connection that broke.
+    pub connection: ConnectionId,
 }
 
 /// A durable record: something that happened, and when.
@@ -102,6 +103,64 @@ pub struct Record {
     pub stamp: Stamp,
     /// What.
     pub event: Event,
+}
+
+impl Record {
+    /// The bytes that spool, link and journal keep.
+    ///
+    /// # Errors
+    /// [`RecordError::TooLong`] for records over [`MAX_RECORD_BYTES`].
+    pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
+        let bytes = postcard::to_stdvec(self)?;
+        if bytes.len() > MAX_RECORD_BYTES {
+            return Err(RecordError::TooLong(bytes.len()));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads the bytes of [`Record::encode`].
+    ///
+    /// # Errors
+    /// Where they are not exactly one record. Never panics, whatever they are.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        if bytes.len() > MAX_RECORD_BYTES {
+            return Err(RecordError::TooLong(bytes.len()));
+        }
+        let (record, rest) = postcard::take_from_bytes(bytes)?;
+        if rest.is_empty() {
+            Ok(record)
+        } else {
+            Err(RecordError::Trailing(rest.len()))
+        }
+    }
+
+    /// How many positions of the stream it stands for.
+    #[must_use]
+    pub fn covers(&self) -> u64 {
+        match &self.event {
+            Event::Tombstone(tombstone) => tombstone.count.max(1),
+            Event::Changed(_)
+            | Event::Arrived(_)
+            | Event::Alarm(_)
+            | Event::Command(_)
+            | Event::Telemetry(_)
+            | Event::Custom(_) => 1,
+        }
+    }
+}
+
+/// Why bytes are not a record, or a record does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// Longer than [`MAX_RECORD_BYTES`].
+    #[error("record of {0} bytes, the limit is {MAX_RECORD_BYTES}")]
+    TooLong(usize),
+    /// More than one record.
+    #[error("{0} bytes follow the record")]
+    Trailing(usize),
+    /// Not a record.
+    #[error("not a record: {0}")]
+    Malformed(#[from] postcard::Error),
 }
 
 /// What happened on a robot.

@@ -1,0 +1,676 @@
+//! The gateway half of the link.
+//!
+//! ```text
+//! Offline --connected--> Greeting --welcome--> Session
+//!    ^                    ^  |  ^                 |
+//!    +----disconnected----+  |  +--silence, rehello, three ack time-outs
+//!                            +--> Renewing (the relay has more than the spool ever had)
+//! ```
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{BATCH_BYTES, BATCH_ITEMS, SILENT_BEATS};
+use crate::backoff::Backoff;
+use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
+use crate::id::{ConnectionId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
+use crate::live::{Live, Status};
+use crate::time::{Stamp, Uptime};
+use crate::up::{Batch, Beat, Event, Hello, Item, Loss, Record, Tombstone, Up};
+use crate::version::Versions;
+
+/// The first and the longest wait for a welcome.
+const HELLO_WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// After this many unanswered hellos the MQTT connection itself is suspected.
+const HELLOS_BEFORE_RECONNECT: u32 = 4;
+/// The shortest and the longest wait for an ack. In between, four times the smoothed ack delay.
+const ACK_WAIT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
+/// After this many ack time-outs without progress the session is given up.
+const ACK_TIMEOUTS_BEFORE_HELLO: u32 = 3;
+/// How long to leave a spool alone that could not be read.
+const READ_RETRY: Duration = Duration::from_secs(1);
+
+/// What the spool looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpoolView {
+    /// Its incarnation.
+    pub epoch: Epoch,
+    /// The lowest position that it holds or will hold: everything before is acknowledged.
+    pub first: Seq,
+    /// The position that the next new record gets.
+    pub next: Seq,
+}
+
+/// What the driver is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Publish a hello.
+    Hello(Hello),
+    /// Publish to the relay's `up` topic.
+    Up(RelayId, Up),
+    /// Publish to the relay's `live` topic, ahead of everything else that waits.
+    Live(RelayId, Live),
+    /// Read from the spool and hand the items to [`Gateway::handle_read`].
+    Read {
+        /// The position of the first item.
+        from: Seq,
+        /// At most this many items.
+        max_items: usize,
+        /// At most this many bytes of records, but at least one item.
+        max_bytes: usize,
+    },
+    /// The relay has stored everything before `next`: the spool may drop it.
+    Release {
+        /// The first position that must be kept.
+        next: Seq,
+    },
+    /// Store commands together with the cursor, in one durable step, and then call
+    /// [`Gateway::handle_commands_stored`].
+    Store {
+        /// The down cursor after the commands.
+        cursor: Cursor,
+        /// The commands, in order.
+        commands: Vec<Command>,
+        /// When they came in; times to live count from here.
+        received: Uptime,
+    },
+    /// The relay has more of this epoch than the spool ever had, as after a restored backup. Number
+    /// what waits anew in a fresh epoch and call [`Gateway::handle_renewed`].
+    RenewEpoch,
+    /// Drop the MQTT connection and make a new one.
+    Reconnect,
+    /// A session is open.
+    Opened(SessionId, RelayId),
+    /// The session is over. What is not acknowledged stays in the spool.
+    Closed(Closed),
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// The MQTT connection broke.
+    Disconnected,
+    /// The relay acknowledged nothing for too long.
+    NoAck,
+    /// The relay said nothing for too long.
+    Silent,
+    /// The relay does not know the session.
+    Unknown,
+}
+
+/// The gateway half of the link. See the module's documentation.
+#[derive(Debug)]
+pub struct Gateway {
+    spool: SpoolView,
+    down: Option<Cursor>,
+    software: String,
+    phase: Phase,
+    connection: Option<Connection>,
+    hello_wait: Backoff,
+    status: Option<(Uptime, Status)>,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    id: ConnectionId,
+    attempts: u32,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Offline,
+    Greeting {
+        hello: HelloId,
+        retry_at: Uptime,
+        unanswered: u32,
+    },
+    Renewing,
+    Session(Box<Session>),
+}
+
+#[derive(Debug)]
+struct Session {
+    id: SessionId,
+    relay: RelayId,
+    /// Everything before is acknowledged.
+    acked: Seq,
+    /// The next position to read and send.
+    sent: Seq,
+    /// The highest `sent` of the session. After going back, an ack may still come from beyond it.
+    highest: Seq,
+    /// Stands for what neither side has any more; sent while `sent` is before the spool's first.
+    lost: Option<Item>,
+    in_flight: VecDeque<Flight>,
+    in_flight_bytes: usize,
+    credit: usize,
+    read: ReadState,
+    ack_wait: AckWait,
+    beat_interval: Duration,
+    beat_at: Uptime,
+    heard_at: Uptime,
+    live_interval: Duration,
+    live_at: Uptime,
+    live_count: u64,
+}
+
+#[derive(Debug)]
+struct Flight {
+    end: Seq,
+    bytes: usize,
+    sent_at: Uptime,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReadState {
+    Idle,
+    Waiting(Seq),
+    Failed { retry_at: Uptime },
+}
+
+impl Gateway {
+    /// Starts offline, from what the spool remembers. `seed` is a random number for jitter.
+    #[must_use]
+    pub fn new(spool: SpoolView, down: Option<Cursor>, software: String, seed: u64) -> Self {
+        Self {
+            spool,
+            down,
+            software,
+            phase: Phase::Offline,
+            connection: None,
+            hello_wait: Backoff::new(HELLO_WAIT.0, HELLO_WAIT.1, seed),
+            status: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The MQTT connection is up and subscribed. The connection id is a fresh random number.
+    pub fn handle_connected(&mut self, connection: ConnectionId, now: Stamp) {
+        self.connection = Some(Connection {
+            id: connection,
+            attempts: 0,
+        });
+        self.close(Closed::Disconnected);
+        self.greet(0, now);
+    }
+
+    /// The MQTT connection broke.
+    pub fn handle_disconnected(&mut self) {
+        self.connection = None;
+        self.close(Closed::Disconnected);
+        self.phase = Phase::Offline;
+    }
+
+    /// The relay said something.
+    pub fn handle_down(&mut self, message: Down, now: Stamp) {
+        match message {
+            Down::Welcome(welcome) => self.handle_welcome(&welcome, now),
+            Down::Ack(ack) => self.handle_ack(ack, now.uptime),
+            Down::Commands(commands) => self.handle_commands(commands, now.uptime),
+            Down::Wait(wait) => self.handle_wait(wait, now.uptime),
+            Down::Rehello(rehello) => self.handle_rehello(rehello, now),
+        }
+    }
+
+    /// The spool has committed records up to but not including `next`.
+    pub fn handle_appended(&mut self, next: Seq, now: Uptime) {
+        self.spool.next = self.spool.next.max(next);
+        self.pump(now);
+    }
+
+    /// The answer to [`Output::Read`]: items from the position that was asked for. None at all
+    /// means that the spool could not be read just now.
+    pub fn handle_read(&mut self, from: Seq, items: Vec<Item>, now: Uptime) {
+        let Phase::Session(session) = &mut self.phase else {
+            return;
+        };
+        if session.read != ReadState::Waiting(from) {
+            return;
+        }
+        if items.is_empty() {
+            let retry_at = now.plus(READ_RETRY);
+            session.read = ReadState::Failed { retry_at };
+            return;
+        }
+        session.read = ReadState::Idle;
+        let up = session.send(items, now);
+        self.outputs.push_back(up);
+        self.pump(now);
+    }
+
+    /// The answer to [`Output::Store`]: everything before the cursor is durable.
+    pub fn handle_commands_stored(&mut self, cursor: Cursor, now: Uptime) {
+        let is_older = |own: Cursor| own.epoch == cursor.epoch && own.next > cursor.next;
+        if !self.down.is_some_and(is_older) {
+            self.down = Some(cursor);
+        }
+        self.beat(now);
+    }
+
+    /// The answer to [`Output::RenewEpoch`].
+    pub fn handle_renewed(&mut self, spool: SpoolView, now: Stamp) {
+        self.spool = spool;
+        if matches!(self.phase, Phase::Renewing) {
+            self.greet(0, now);
+        }
+    }
+
+    /// The robot's status as a whole. Older statuses that were not sent yet are replaced.
+    pub fn handle_status(&mut self, status: Status, now: Uptime) {
+        self.status = Some((now, status));
+        self.send_live(now);
+    }
+
+    /// The moment that [`Gateway::poll_timeout`] named has come, or any other.
+    pub fn handle_timeout(&mut self, now: Stamp) {
+        match &mut self.phase {
+            Phase::Offline | Phase::Renewing => {}
+            Phase::Greeting {
+                retry_at,
+                unanswered,
+                ..
+            } => {
+                if *retry_at <= now.uptime {
+                    let unanswered = *unanswered + 1;
+                    if unanswered.is_multiple_of(HELLOS_BEFORE_RECONNECT) {
+                        self.outputs.push_back(Output::Reconnect);
+                    }
+                    self.greet(unanswered, now);
+                }
+            }
+            Phase::Session(_) => self.handle_session_timeout(now),
+        }
+    }
+
+    /// What the driver is to do next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Gateway::handle_timeout`] at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Uptime> {
+        match &self.phase {
+            Phase::Offline | Phase::Renewing => None,
+            Phase::Greeting { retry_at, .. } => Some(*retry_at),
+            Phase::Session(session) => {
+                let live = self.status.as_ref().map(|_| session.live_at);
+                [session.ack_deadline(), session.read.retry_at(), live]
+                    .into_iter()
+                    .flatten()
+                    .chain([session.beat_at, session.silent_at()])
+                    .min()
+            }
+        }
+    }
+
+    /// The first position that has not been put into a frame of the current session. The spool must
+    /// not merge or drop anything before it.
+    #[must_use]
+    pub fn sent(&self) -> Seq {
+        match &self.phase {
+            Phase::Session(session) => session.sent.max(self.spool.first),
+            Phase::Offline | Phase::Greeting { .. } | Phase::Renewing => self.spool.first,
+        }
+    }
+
+    fn handle_session_timeout(&mut self, now: Stamp) {
+        let Phase::Session(session) = &mut self.phase else {
+            return;
+        };
+        if session.silent_at() <= now.uptime {
+            self.close(Closed::Silent);
+            self.greet(0, now);
+            return;
+        }
+        if session.ack_deadline().is_some_and(|at| at <= now.uptime) {
+            if session.ack_wait.timeouts + 1 >= ACK_TIMEOUTS_BEFORE_HELLO {
+                self.close(Closed::NoAck);
+                self.greet(0, now);
+                return;
+            }
+            session.go_back();
+        }
+        if session.read.retry_at().is_some_and(|at| at <= now.uptime) {
+            session.read = ReadState::Idle;
+        }
+        if session.beat_at <= now.uptime {
+            self.beat(now.uptime);
+        }
+        self.send_live(now.uptime);
+        self.pump(now.uptime);
+    }
+
+    fn handle_welcome(&mut self, welcome: &Welcome, now: Stamp) {
+        let Phase::Greeting { hello, .. } = &self.phase else {
+            return;
+        };
+        if *hello != welcome.hello {
+            return;
+        }
+        if welcome.up_next > self.spool.next {
+            self.phase = Phase::Renewing;
+            self.outputs.push_back(Output::RenewEpoch);
+            return;
+        }
+        self.down = Some(match self.down {
+            Some(own) if own.epoch == welcome.down.epoch => Cursor {
+                next: own.next.max(welcome.down.next),
+                ..own
+            },
+            Some(_) | None => welcome.down,
+        });
+        self.hello_wait.reset();
+        self.outputs
+            .push_back(Output::Opened(welcome.session, welcome.relay));
+        let mut session = Session::new(welcome, now.uptime);
+        let missing = self.spool.first.since(welcome.up_next);
+        if missing == 0 {
+            self.release(welcome.up_next);
+        } else {
+            // The relay's storage went back in time. What it lost is gone from the spool as well, so
+            // say so in sequence, where a reader of the journal will find it.
+            session.lost = tombstone(missing, Loss::RelayForgot, now);
+        }
+        self.phase = Phase::Session(Box::new(session));
+        self.beat(now.uptime);
+        self.send_live(now.uptime);
+        self.pump(now.uptime);
+    }
+
+    fn handle_ack(&mut self, ack: Ack, now: Uptime) {
+        let Phase::Session(session) = &mut self.phase else {
+            return;
+        };
+        if session.id != ack.session {
+            return;
+        }
+        session.heard_at = now;
+        session.credit = usize::try_from(ack.credit).unwrap_or(usize::MAX);
+        if ack.next > session.acked && ack.next <= session.highest {
+            session.land(ack.next, now);
+            self.release(ack.next);
+        }
+        self.pump(now);
+    }
+
+    fn handle_commands(&mut self, commands: Commands, now: Uptime) {
+        let Phase::Session(session) = &mut self.phase else {
+            return;
+        };
+        let Some(down) = self.down else { return };
+        if session.id != commands.session {
+            return;
+        }
+        session.heard_at = now;
+        let known = usize::try_from(down.next.since(commands.first)).unwrap_or(usize::MAX);
+        let new: Vec<Command> = commands.commands.into_iter().skip(known).collect();
+        if commands.first > down.next || new.is_empty() {
+            // A hole or old news: tell the relay where to go on.
+            self.beat(now);
+            return;
+        }
+        let count = u64::try_from(new.len()).unwrap_or(u64::MAX);
+        self.outputs.push_back(Output::Store {
+            cursor: Cursor {
+                epoch: down.epoch,
+                next: down.next.plus(count),
+            },
+            commands: new,
+            received: now,
+        });
+    }
+
+    fn handle_wait(&mut self, wait: Wait, now: Uptime) {
+        if let Phase::Greeting {
+            hello, retry_at, ..
+        } = &mut self.phase
+            && *hello == wait.hello
+        {
+            // The relay spreads robots out over time, so its word replaces our own backoff.
+            *retry_at = now.plus(wait.pause.min(HELLO_WAIT.1 * 10));
+        }
+    }
+
+    fn handle_rehello(&mut self, rehello: Rehello, now: Stamp) {
+        if let Phase::Session(session) = &self.phase
+            && session.id == rehello.session
+        {
+            self.close(Closed::Unknown);
+            self.greet(0, now);
+        }
+    }
+
+    fn greet(&mut self, unanswered: u32, now: Stamp) {
+        let Some(connection) = &mut self.connection else {
+            self.phase = Phase::Offline;
+            return;
+        };
+        connection.attempts += 1;
+        let hello = HelloId {
+            connection: connection.id,
+            attempt: connection.attempts,
+        };
+        self.phase = Phase::Greeting {
+            hello,
+            retry_at: now.uptime.plus(self.hello_wait.next_wait()),
+            unanswered,
+        };
+        self.outputs.push_back(Output::Hello(Hello {
+            hello,
+            boot: now.boot,
+            uptime: now.uptime,
+            wall: now.wall,
+            next: self.spool.next,
+            backlog: self.spool.next.since(self.spool.first),
+            down: self.down,
+            versions: Versions::SUPPORTED,
+            software: self.software.clone(),
+        }));
+    }
+
+    fn close(&mut self, reason: Closed) {
+        if matches!(self.phase, Phase::Session(_)) {
+            self.phase = Phase::Offline;
+            self.outputs.push_back(Output::Closed(reason));
+        }
+    }
+
+    fn release(&mut self, next: Seq) {
+        if next > self.spool.first {
+            self.spool.first = next;
+            self.outputs.push_back(Output::Release { next });
+        }
+    }
+
+    fn beat(&mut self, now: Uptime) {
+        if let (Phase::Session(session), Some(down)) = (&mut self.phase, self.down) {
+            session.beat_at = now.plus(session.beat_interval);
+            let beat = Beat {
+                session: session.id,
+                sent: now,
+                down,
+            };
+            self.outputs
+                .push_back(Output::Up(session.relay, Up::Beat(beat)));
+        }
+    }
+
+    fn send_live(&mut self, now: Uptime) {
+        let Phase::Session(session) = &mut self.phase else {
+            return;
+        };
+        if session.live_at > now {
+            return;
+        }
+        if let Some((sampled, status)) = self.status.take() {
+            session.live_at = now.plus(session.live_interval);
+            session.live_count += 1;
+            let live = Live {
+                session: session.id,
+                count: session.live_count,
+                sampled,
+                status,
+            };
+            self.outputs.push_back(Output::Live(session.relay, live));
+        }
+    }
+
+    /// Asks for the next records while the window has room.
+    fn pump(&mut self, now: Uptime) {
+        let Phase::Session(session) = &mut self.phase else {
+            return;
+        };
+        if session.sent < self.spool.first
+            && let Some(lost) = session.lost.clone()
+        {
+            let up = session.send(vec![lost], now);
+            self.outputs.push_back(up);
+        }
+        let room = session.credit.saturating_sub(session.in_flight_bytes);
+        if session.read == ReadState::Idle && session.sent < self.spool.next && room > 0 {
+            session.read = ReadState::Waiting(session.sent);
+            self.outputs.push_back(Output::Read {
+                from: session.sent,
+                max_items: BATCH_ITEMS,
+                max_bytes: room.min(BATCH_BYTES),
+            });
+        }
+    }
+}
+
+impl Session {
+    fn new(welcome: &Welcome, now: Uptime) -> Self {
+        Self {
+            id: welcome.session,
+            relay: welcome.relay,
+            acked: welcome.up_next,
+            sent: welcome.up_next,
+            highest: welcome.up_next,
+            lost: None,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            credit: usize::try_from(welcome.credit).unwrap_or(usize::MAX),
+            read: ReadState::Idle,
+            ack_wait: AckWait::default(),
+            beat_interval: welcome.beat_interval,
+            beat_at: now.plus(welcome.beat_interval),
+            heard_at: now,
+            live_interval: welcome.live_interval,
+            live_at: now,
+            live_count: 0,
+        }
+    }
+
+    fn send(&mut self, items: Vec<Item>, now: Uptime) -> Output {
+        let bytes = items.iter().map(|item| item.record.len()).sum();
+        let batch = Batch {
+            session: self.id,
+            sent: now,
+            first: self.sent,
+            items,
+        };
+        self.sent = batch.end();
+        self.highest = self.highest.max(self.sent);
+        self.in_flight_bytes += bytes;
+        self.in_flight.push_back(Flight {
+            end: self.sent,
+            bytes,
+            sent_at: now,
+        });
+        // A batch is answered by an ack, so it is a sign of life both ways.
+        self.beat_at = now.plus(self.beat_interval);
+        Output::Up(self.relay, Up::Batch(batch))
+    }
+
+    /// Takes everything before `next` out of flight.
+    fn land(&mut self, next: Seq, now: Uptime) {
+        self.acked = next;
+        self.ack_wait.progress(now);
+        if self.sent < next {
+            // Acknowledged after all, so there is no need to send it again.
+            self.sent = next;
+            self.read = ReadState::Idle;
+        }
+        while let Some(flight) = self.in_flight.front()
+            && flight.end <= next
+        {
+            self.ack_wait.measure(now.since(flight.sent_at));
+            self.in_flight_bytes -= flight.bytes;
+            self.in_flight.pop_front();
+        }
+    }
+
+    /// Sends everything again that is not acknowledged.
+    fn go_back(&mut self) {
+        self.ack_wait.timeouts += 1;
+        self.sent = self.acked;
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+        self.read = ReadState::Idle;
+    }
+
+    /// When the oldest batch in flight counts as lost.
+    fn ack_deadline(&self) -> Option<Uptime> {
+        let oldest = self.in_flight.front()?.sent_at;
+        Some(
+            oldest
+                .max(self.ack_wait.progress_at)
+                .plus(self.ack_wait.length()),
+        )
+    }
+
+    fn silent_at(&self) -> Uptime {
+        self.heard_at.plus(self.beat_interval * SILENT_BEATS)
+    }
+}
+
+impl ReadState {
+    const fn retry_at(self) -> Option<Uptime> {
+        match self {
+            Self::Failed { retry_at } => Some(retry_at),
+            Self::Idle | Self::Waiting(_) => None,
+        }
+    }
+}
+
+/// How long to wait for an ack: the smoothed delay as in RFC 6298, doubled on every time-out.
+#[derive(Debug, Default)]
+struct AckWait {
+    smoothed: Option<Duration>,
+    timeouts: u32,
+    progress_at: Uptime,
+}
+
+impl AckWait {
+    fn length(&self) -> Duration {
+        let base = self.smoothed.unwrap_or_default() * 4;
+        (base.max(ACK_WAIT.0) * 2_u32.pow(self.timeouts.min(8))).min(ACK_WAIT.1)
+    }
+
+    fn measure(&mut self, delay: Duration) {
+        let smoothed = self.smoothed.map_or(delay, |old| old * 7 / 8 + delay / 8);
+        self.smoothed = Some(smoothed);
+    }
+
+    const fn progress(&mut self, now: Uptime) {
+        self.timeouts = 0;
+        self.progress_at = now;
+    }
+}
+
+fn tombstone(count: u64, loss: Loss, now: Stamp) -> Option<Item> {
+    let tombstone = Tombstone {
+        count,
+        loss,
+        since: None,
+        until: None,
+    };
+    let record = Record {
+        stamp: now,
+        event: Event::Tombstone(tombstone),
+    };
+    let covers = record.covers();
+    // A tombstone is far below the record limit, so encoding cannot fail.
+    record.encode().ok().map(|record| Item { covers, record })
+}

@@ -1,0 +1,536 @@
+//! The relay half of the link, for one robot.
+//!
+//! A hello makes an offer; the offer becomes the session when the gateway first uses it. So a
+//! replayed hello can neither take a session away nor start one.
+//!
+//! ```text
+//! hello -> Recall -> handle_recalled -> welcome (offered) -> first batch or beat -> session
+//! batch -> Store  -> handle_stored   -> ack
+//! wake  -> Load   -> handle_loaded   -> commands -> beat -> Delivered
+//! ```
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{COMMANDS_TIMEOUT, SILENT_BEATS};
+use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
+use crate::id::{ConnectionId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
+use crate::live::{Live, Status};
+use crate::time::{Uptime, WallClock};
+use crate::up::{Batch, Beat, Gone, Hello, Item, Up};
+use crate::version::Versions;
+
+/// How long a gateway that speaks no common version is sent away for.
+const INCOMPATIBLE_PAUSE: Duration = Duration::from_secs(600);
+
+/// What a relay grants its robots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grants {
+    /// How many bytes of records may be unacknowledged at a time.
+    pub credit: u32,
+    /// The shortest time between two live frames.
+    pub live_interval: Duration,
+    /// The longest time between two beats.
+    pub beat_interval: Duration,
+}
+
+/// The relay's own clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// A clock that only counts on.
+    pub uptime: Uptime,
+    /// The calendar.
+    pub wall: WallClock,
+}
+
+/// Where the robot's ledger stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ledger {
+    /// Its incarnation.
+    pub epoch: Epoch,
+    /// The first position the robot is not known to have stored.
+    pub acked: Seq,
+    /// The position that the next new command gets.
+    pub next: Seq,
+}
+
+/// What the driver is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Publish to the robot's `down` topic, sealed under the epoch.
+    Send(Epoch, Down),
+    /// Look up the robot's cursors and call [`Relay::handle_recalled`].
+    Recall {
+        /// To be handed back.
+        session: SessionId,
+        /// The epoch whose up cursor is wanted.
+        epoch: Epoch,
+    },
+    /// The robot has stored more commands than the ledger remembers, as after a restored backup.
+    /// Start a new epoch of the ledger and call [`Relay::handle_recalled`].
+    RenewLedger {
+        /// To be handed back.
+        session: SessionId,
+        /// The epoch whose up cursor is wanted.
+        epoch: Epoch,
+    },
+    /// Store records in the journal, and call [`Relay::handle_stored`] or
+    /// [`Relay::handle_store_failed`]. Stores must be carried out in the order they are put out.
+    Store(Store),
+    /// Load commands from the ledger and call [`Relay::handle_loaded`].
+    Load {
+        /// The session they are for.
+        session: SessionId,
+        /// The position of the first.
+        from: Seq,
+    },
+    /// Note in the ledger that commands were sent.
+    Sent {
+        /// The position of the first.
+        from: Seq,
+        /// The position after the last.
+        to: Seq,
+    },
+    /// Note in the ledger that the robot has stored everything before the cursor.
+    Delivered(Cursor),
+    /// The newest status.
+    Status(Status),
+    /// The robot has a session.
+    Opened(SessionId),
+    /// The robot's session is over or out of use.
+    Closed(Closed),
+}
+
+/// Records to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// The session they came in.
+    pub session: SessionId,
+    /// The incarnation of the robot's spool.
+    pub epoch: Epoch,
+    /// The position of the first item.
+    pub first: Seq,
+    /// The items, in order.
+    pub items: Vec<Item>,
+    /// Microseconds to add to a record's uptime to get the relay's calendar, as estimated so far
+    /// for the boot of this session. High by the shortest delay that a frame had.
+    pub clock_offset: i64,
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// The broker says that the robot's connection broke.
+    Gone,
+    /// The robot said nothing for too long.
+    Silent,
+    /// The robot opened another session.
+    Replaced,
+}
+
+/// The relay half of the link, for one robot. See the module's documentation.
+#[derive(Debug)]
+pub struct Relay {
+    id: RelayId,
+    grants: Grants,
+    greeting: Option<Greeting>,
+    offer: Option<Session>,
+    session: Option<Session>,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+struct Greeting {
+    session: SessionId,
+    epoch: Epoch,
+    hello: Hello,
+    clock_offset: i64,
+}
+
+#[derive(Debug)]
+struct Session {
+    id: SessionId,
+    connection: ConnectionId,
+    epoch: Epoch,
+    /// Everything before is in the journal.
+    stored: Seq,
+    /// Everything before was handed to the journal.
+    received: Seq,
+    storing_bytes: usize,
+    clock_offset: i64,
+    heard_at: Uptime,
+    live_count: u64,
+    down: DownState,
+}
+
+#[derive(Debug)]
+struct DownState {
+    epoch: Epoch,
+    acked: Seq,
+    /// No position from here on was ever given to a command, as far as this session knows.
+    limit: Seq,
+    flight: Option<Flight>,
+    loading: bool,
+    /// The ledger may hold more than was loaded.
+    more: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    end: Seq,
+    sent_at: Uptime,
+}
+
+impl Relay {
+    /// Starts without a session. `id` names the running relay process.
+    #[must_use]
+    pub const fn new(id: RelayId, grants: Grants) -> Self {
+        Self {
+            id,
+            grants,
+            greeting: None,
+            offer: None,
+            session: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// A gateway asks for a session. `session` is a fresh random number.
+    pub fn handle_hello(&mut self, epoch: Epoch, hello: Hello, session: SessionId, now: Now) {
+        if Versions::SUPPORTED.common(hello.versions).is_none() {
+            let wait = Wait {
+                hello: hello.hello,
+                pause: INCOMPATIBLE_PAUSE,
+            };
+            self.outputs
+                .push_back(Output::Send(epoch, Down::Wait(wait)));
+            return;
+        }
+        let clock_offset = offset(now.wall, hello.uptime);
+        self.greeting = Some(Greeting {
+            session,
+            epoch,
+            hello,
+            clock_offset,
+        });
+        self.outputs.push_back(Output::Recall { session, epoch });
+    }
+
+    /// The answer to [`Output::Recall`] and [`Output::RenewLedger`]: what is due next in the journal,
+    /// and where the ledger stands.
+    pub fn handle_recalled(&mut self, session: SessionId, up_next: Seq, ledger: Ledger, now: Now) {
+        let Some(greeting) = self
+            .greeting
+            .take_if(|greeting| greeting.session == session)
+        else {
+            return;
+        };
+        let robot_next = match greeting.hello.down {
+            Some(cursor) if cursor.epoch == ledger.epoch => cursor.next,
+            Some(_) | None => Seq::FIRST,
+        };
+        if robot_next > ledger.next {
+            let epoch = greeting.epoch;
+            self.greeting = Some(greeting);
+            self.outputs
+                .push_back(Output::RenewLedger { session, epoch });
+            return;
+        }
+        // What the robot has stored already must not be sent again, nor what it had stored before
+        // its spool was lost.
+        let acked = ledger.acked.max(robot_next);
+        let HelloId { connection, .. } = greeting.hello.hello;
+        let version = Versions::SUPPORTED.common(greeting.hello.versions);
+        let welcome = Welcome {
+            hello: greeting.hello.hello,
+            session,
+            relay: self.id,
+            up_next,
+            down: Cursor {
+                epoch: ledger.epoch,
+                next: acked,
+            },
+            now: now.wall,
+            credit: self.grants.credit,
+            live_interval: self.grants.live_interval,
+            beat_interval: self.grants.beat_interval,
+            version: version.unwrap_or(Versions::SUPPORTED.oldest),
+        };
+        self.offer = Some(Session {
+            id: session,
+            connection,
+            epoch: greeting.epoch,
+            stored: up_next,
+            received: up_next,
+            storing_bytes: 0,
+            clock_offset: greeting.clock_offset,
+            heard_at: now.uptime,
+            live_count: 0,
+            down: DownState {
+                epoch: ledger.epoch,
+                acked: ledger.acked,
+                limit: ledger.next,
+                flight: None,
+                loading: false,
+                more: true,
+            },
+        });
+        self.outputs
+            .push_back(Output::Send(greeting.epoch, Down::Welcome(welcome)));
+    }
+
+    /// The gateway said something within a session.
+    pub fn handle_up(&mut self, epoch: Epoch, message: Up, now: Now) {
+        let (id, sent) = match &message {
+            Up::Batch(batch) => (batch.session, batch.sent),
+            Up::Beat(beat) => (beat.session, beat.sent),
+        };
+        self.promote(id);
+        let Some(session) = self.session.as_mut().filter(|s| s.id == id) else {
+            let rehello = Down::Rehello(Rehello { session: id });
+            self.outputs.push_back(Output::Send(epoch, rehello));
+            return;
+        };
+        if session.epoch != epoch {
+            return;
+        }
+        session.heard_at = now.uptime;
+        session.clock_offset = session.clock_offset.min(offset(now.wall, sent));
+        match message {
+            Up::Batch(batch) => self.handle_batch(batch),
+            Up::Beat(beat) => self.handle_beat(beat),
+        }
+    }
+
+    /// The gateway sent its newest status.
+    pub fn handle_live(&mut self, live: Live, now: Now) {
+        if let Some(session) = self.session.as_mut().filter(|s| s.id == live.session)
+            && live.count > session.live_count
+        {
+            session.live_count = live.count;
+            session.heard_at = now.uptime;
+            self.outputs.push_back(Output::Status(live.status));
+        }
+    }
+
+    /// The broker published the last will of a connection.
+    pub fn handle_gone(&mut self, gone: Gone) {
+        let is_it = |s: &mut Session| s.connection == gone.connection;
+        self.offer.take_if(is_it);
+        if self.session.take_if(is_it).is_some() {
+            self.outputs.push_back(Output::Closed(Closed::Gone));
+        }
+    }
+
+    /// The journal has everything before `next`, durably.
+    pub fn handle_stored(&mut self, id: SessionId, next: Seq, bytes: usize) {
+        let Some(session) = self.session.as_mut().filter(|s| s.id == id) else {
+            return;
+        };
+        session.storing_bytes = session.storing_bytes.saturating_sub(bytes);
+        session.stored = session.stored.max(next);
+        session.received = session.received.max(session.stored);
+        self.ack();
+    }
+
+    /// The journal did not store a run. Nothing is acknowledged; the gateway sends it again.
+    pub fn handle_store_failed(&mut self, id: SessionId, bytes: usize) {
+        if let Some(session) = self.session.as_mut().filter(|s| s.id == id) {
+            session.storing_bytes = session.storing_bytes.saturating_sub(bytes);
+            session.received = session.stored;
+        }
+    }
+
+    /// The ledger has something new for the robot.
+    pub fn handle_wake(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.down.more = true;
+        }
+        self.pump();
+    }
+
+    /// The answer to [`Output::Load`]: commands in order from `from` on, with the time each still has
+    /// to live. None where there are none, or where the ledger could not be read just now.
+    pub fn handle_loaded(&mut self, id: SessionId, from: Seq, commands: Vec<Command>, now: Now) {
+        let Some(session) = self.session.as_mut().filter(|s| s.id == id) else {
+            return;
+        };
+        session.down.loading = false;
+        if from != session.down.acked {
+            // The robot acknowledged more in the meantime, so this run is out of date.
+            session.down.more = true;
+            self.pump();
+            return;
+        }
+        if commands.is_empty() {
+            self.pump();
+            return;
+        }
+        let end = from.plus(u64::try_from(commands.len()).unwrap_or(u64::MAX));
+        session.down.limit = session.down.limit.max(end);
+        session.down.flight = Some(Flight {
+            end,
+            sent_at: now.uptime,
+        });
+        session.down.more = true;
+        let down = Down::Commands(Commands {
+            session: id,
+            first: from,
+            commands,
+        });
+        let epoch = session.epoch;
+        self.outputs.push_back(Output::Send(epoch, down));
+        self.outputs.push_back(Output::Sent { from, to: end });
+    }
+
+    /// The moment that [`Relay::poll_timeout`] named has come, or any other.
+    pub fn handle_timeout(&mut self, now: Now) {
+        let silent_after = self.grants.beat_interval * SILENT_BEATS;
+        let is_silent = |s: &mut Session| s.heard_at.plus(silent_after) <= now.uptime;
+        self.offer.take_if(is_silent);
+        if self.session.take_if(is_silent).is_some() {
+            self.outputs.push_back(Output::Closed(Closed::Silent));
+        }
+        if let Some(session) = &mut self.session {
+            let is_lost = |f: &mut Flight| f.sent_at.plus(COMMANDS_TIMEOUT) <= now.uptime;
+            if session.down.flight.take_if(is_lost).is_some() {
+                session.down.more = true;
+                self.pump();
+            }
+        }
+    }
+
+    /// What the driver is to do next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Relay::handle_timeout`] at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Uptime> {
+        let silent_after = self.grants.beat_interval * SILENT_BEATS;
+        let silent = [&self.offer, &self.session]
+            .into_iter()
+            .flatten()
+            .map(|session| session.heard_at.plus(silent_after));
+        let flight = self.session.as_ref().and_then(|s| s.down.flight);
+        silent
+            .chain(flight.map(|f| f.sent_at.plus(COMMANDS_TIMEOUT)))
+            .min()
+    }
+
+    /// Whether the robot has a session here.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.session.is_some()
+    }
+
+    fn promote(&mut self, id: SessionId) {
+        if let Some(offer) = self.offer.take_if(|offer| offer.id == id) {
+            if self.session.replace(offer).is_some() {
+                self.outputs.push_back(Output::Closed(Closed::Replaced));
+            }
+            self.outputs.push_back(Output::Opened(id));
+            self.pump();
+        }
+    }
+
+    fn handle_batch(&mut self, batch: Batch) {
+        let credit = usize::try_from(self.grants.credit).unwrap_or(usize::MAX);
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let (first, items) = skip_known(batch, session.received);
+        // The gateway may have one batch more than its credit in flight, never two.
+        let has_room = session.storing_bytes <= credit;
+        if items.is_empty() || first != session.received || !has_room {
+            // Known already, after a hole, or malformed: say what is due.
+            self.ack();
+            return;
+        }
+        session.storing_bytes += bytes_of(&items);
+        session.received = items.iter().fold(first, |at, item| at.plus(item.covers));
+        let store = Store {
+            session: session.id,
+            epoch: session.epoch,
+            first,
+            items,
+            clock_offset: session.clock_offset,
+        };
+        self.outputs.push_back(Output::Store(store));
+    }
+
+    fn handle_beat(&mut self, beat: Beat) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let down = &mut session.down;
+        let is_news = beat.down.epoch == down.epoch && beat.down.next > down.acked;
+        if is_news && beat.down.next <= down.limit {
+            down.acked = beat.down.next;
+            self.outputs.push_back(Output::Delivered(beat.down));
+            down.flight.take_if(|flight| flight.end <= beat.down.next);
+        }
+        self.ack();
+        self.pump();
+    }
+
+    fn ack(&mut self) {
+        if let Some(session) = &self.session {
+            let ack = Ack {
+                session: session.id,
+                next: session.stored,
+                credit: self.grants.credit,
+            };
+            self.outputs
+                .push_back(Output::Send(session.epoch, Down::Ack(ack)));
+        }
+    }
+
+    /// Asks for commands where there may be some and none are on the way.
+    fn pump(&mut self) {
+        if let Some(session) = &mut self.session {
+            let down = &mut session.down;
+            if down.more && !down.loading && down.flight.is_none() {
+                down.more = false;
+                down.loading = true;
+                self.outputs.push_back(Output::Load {
+                    session: session.id,
+                    from: down.acked,
+                });
+            }
+        }
+    }
+}
+
+/// How many bytes of records the items hold.
+#[must_use]
+pub fn bytes_of(items: &[Item]) -> usize {
+    items.iter().map(|item| item.record.len()).sum()
+}
+
+/// Leaves out the items that end at or before `received`. Nothing is left of a malformed batch.
+fn skip_known(batch: Batch, received: Seq) -> (Seq, Vec<Item>) {
+    let mut first = batch.first;
+    if batch.items.iter().any(|item| item.covers == 0) {
+        return (first, Vec::new());
+    }
+    let mut items = batch.items;
+    let mut known = 0;
+    for item in &items {
+        let end = first.plus(item.covers);
+        if end > received {
+            break;
+        }
+        first = end;
+        known += 1;
+    }
+    items.drain(..known);
+    (first, items)
+}
+
+/// Microseconds from the board's boot to the relay's calendar, if the frame took no time.
+fn offset(wall: WallClock, uptime: Uptime) -> i64 {
+    let uptime = i64::try_from(uptime.since_boot().as_micros()).unwrap_or(i64::MAX);
+    wall.0.saturating_sub(uptime)
+}
