@@ -2,6 +2,12 @@
 //!
 //! `BRRBRR_SIM_SEED=n` replays one seed with a trace; `BRRBRR_SIM_SEEDS=n` runs that many.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failing simulation panics"
+)]
+
 mod disk;
 mod net;
 mod random;
