@@ -349,8 +349,20 @@ impl Relay {
         self.pump();
     }
 
+    /// The answer to [`Output::Load`] where the ledger could not be read just now.
+    pub fn handle_load_failed(&mut self, id: SessionId, now: Now) {
+        if let Some(session) = self.session.as_mut().filter(|s| s.id == id) {
+            session.down.loading = false;
+            // A flight of nothing: loading is tried again when it would count as lost.
+            session.down.flight = Some(Flight {
+                end: session.down.acked,
+                sent_at: now.uptime,
+            });
+        }
+    }
+
     /// The answer to [`Output::Load`]: commands in order from `from` on, with the time each still has
-    /// to live. None where there are none, or where the ledger could not be read just now.
+    /// to live. None where there are none.
     pub fn handle_loaded(&mut self, id: SessionId, from: Seq, commands: Vec<Command>, now: Now) {
         let Some(session) = self.session.as_mut().filter(|s| s.id == id) else {
             return;
