@@ -1,0 +1,3 @@
+//! The gateway's tests against real files, processes and servers.
+
+mod spool;
