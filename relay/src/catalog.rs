@@ -3,15 +3,21 @@
 //! Every implementation passes the same conformance suite. Methods that change something are
 //! transactions: they happen whole and durably, or not at all.
 
+pub mod sqlite;
+
+#[cfg(test)]
+pub(crate) mod conformance;
+
 use async_trait::async_trait;
 use brrbrr_proto::down::Order;
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, RobotId, Seq};
 use brrbrr_proto::live::Pose;
 use brrbrr_proto::seal::Secret;
-use brrbrr_proto::up::CommandUpdate;
+use brrbrr_proto::up::{CommandUpdate, Progress};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use unicode_normalization::UnicodeNormalization;
 
 /// Why the catalog did not do what it was asked.
 #[derive(Debug, Error)]
@@ -40,6 +46,14 @@ pub enum CatalogError {
 
 /// The answer of every method.
 pub type Result<T> = std::result::Result<T, CatalogError>;
+
+/// A name as the catalog keeps it (Unicode NFC), so that the same Hangul typed on different devices
+/// is the same name. Methods that take names do this by themselves; whoever compares a name with
+/// an answer must do it too.
+#[must_use]
+pub fn stored_name(name: &str) -> String {
+    name.nfc().collect()
+}
 
 /// A place of the building. Unique by `(name, floor)`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -136,6 +150,88 @@ pub enum CommandState {
     Superseded,
     /// Broken off by a restart on the robot; nobody knows how far it got.
     Interrupted,
+}
+
+impl CommandState {
+    /// Whether a command in this state may come into `next`: states only move forward, and nothing
+    /// follows a final one.
+    #[must_use]
+    pub fn may_become(self, next: Self) -> bool {
+        self.rank() < next.rank()
+    }
+
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Queued => 0,
+            Self::Sent => 1,
+            Self::Received => 2,
+            Self::Running => 3,
+            Self::Succeeded
+            | Self::Failed
+            | Self::Cancelled
+            | Self::Expired
+            | Self::Superseded
+            | Self::Interrupted => 4,
+        }
+    }
+
+    /// Its name in the API and in the stores.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Sent => "sent",
+            Self::Received => "received",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Superseded => "superseded",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl From<Progress> for CommandState {
+    fn from(progress: Progress) -> Self {
+        match progress {
+            Progress::Received => Self::Received,
+            Progress::Running => Self::Running,
+            Progress::Succeeded => Self::Succeeded,
+            Progress::Failed => Self::Failed,
+            Progress::Cancelled => Self::Cancelled,
+            Progress::Expired => Self::Expired,
+            Progress::Superseded => Self::Superseded,
+            Progress::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
+/// A text is not the name of a command's state.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("not a command's state: {0:?}")]
+pub struct NotAState(String);
+
+impl std::str::FromStr for CommandState {
+    type Err = NotAState;
+
+    fn from_str(name: &str) -> std::result::Result<Self, NotAState> {
+        let all = [
+            Self::Queued,
+            Self::Sent,
+            Self::Received,
+            Self::Running,
+            Self::Succeeded,
+            Self::Failed,
+            Self::Cancelled,
+            Self::Expired,
+            Self::Superseded,
+            Self::Interrupted,
+        ];
+        let found = all.into_iter().find(|state| state.name() == name);
+        found.ok_or_else(|| NotAState(name.to_owned()))
+    }
 }
 
 /// A command to be entered into the ledger.

@@ -1,6 +1,11 @@
 //! The journal: the log of every record that robots sent, how far each stream has been received,
 //! and the log of trips. One of the relay's three ports.
 
+pub mod sqlite;
+
+#[cfg(test)]
+pub(crate) mod conformance;
+
 use async_trait::async_trait;
 use brrbrr_proto::id::{CommandId, Epoch, RobotId, Seq};
 use brrbrr_proto::up::Item;

@@ -3,4 +3,5 @@
 pub mod catalog;
 pub mod journal;
 pub mod live;
+pub mod sqlite;
 pub mod wake;

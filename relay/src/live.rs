@@ -3,6 +3,12 @@
 //!
 //! Codes, bindings and guidance outlive a restart of the relay. The newest status need not.
 
+pub mod guesses;
+pub mod memory;
+
+#[cfg(test)]
+pub(crate) mod conformance;
+
 use std::net::IpAddr;
 use std::time::Duration;
 

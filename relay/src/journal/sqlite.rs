@@ -1,0 +1,291 @@
+//! The journal in one SQLite file.
+//!
+//! Promises what `sqlite` promises: when `store` returns, the run and the cursor are on disk, in one
+//! transaction, which runs of other robots that came meanwhile share.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use brrbrr_proto::id::{CommandId, Epoch, RobotId, Seq};
+use brrbrr_proto::up::Item;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{Journal, JournalError, Result, Run, Stored, TripEntry, TripStep};
+use crate::catalog::stored_name;
+use crate::sqlite::{
+    Access, Fault, OpenError, Schema, StoreThread, open, open_reader, parsed, position,
+    stored_limit, stored_position, time, unreadable,
+};
+
+const SCHEMA: Schema = Schema {
+    name: "journal",
+    application_id: 0x6272_6a01,
+    migrations: &[include_str!("sqlite/1.sql")],
+};
+
+/// The last position that SQLite can count. No real stream comes there, but a robot may claim so.
+const LAST: Seq = Seq(i64::MAX.unsigned_abs());
+
+/// The journal in one SQLite file. See the module's documentation.
+#[derive(Debug)]
+pub struct SqliteJournal {
+    // Closed in this order: the writer last, since only it can clear the write-ahead log.
+    reader: StoreThread,
+    writer: StoreThread,
+}
+
+impl SqliteJournal {
+    /// Opens the file, creates it where there is none, and brings its layout up to date. Blocks.
+    ///
+    /// # Errors
+    /// Says what is wrong with the file.
+    pub fn open(path: &Path) -> std::result::Result<Self, OpenError> {
+        let writer = open(path, &SCHEMA)?;
+        let reader = open_reader(path)?;
+        Ok(Self {
+            reader: StoreThread::spawn("journal-reads", path, reader, Access::Read)?,
+            writer: StoreThread::spawn("journal-writes", path, writer, Access::Write)?,
+        })
+    }
+}
+
+impl From<Fault> for JournalError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Away(why) => Self::Away(why),
+            Fault::Corrupt(why) => Self::Corrupt(why),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for JournalError {
+    fn from(error: rusqlite::Error) -> Self {
+        Fault::from(&error).into()
+    }
+}
+
+#[async_trait]
+impl Journal for SqliteJournal {
+    async fn store(&self, run: Run) -> Result<Seq> {
+        self.writer
+            .call(move |connection| store(connection, &run))
+            .await
+    }
+
+    async fn due(&self, robot: RobotId, epoch: Epoch) -> Result<Seq> {
+        self.reader
+            .call(move |connection| {
+                let stream = stream(connection, robot, epoch)?;
+                Ok(stream.map_or(Seq::FIRST, |(_, due)| due))
+            })
+            .await
+    }
+
+    async fn records(
+        &self,
+        robot: RobotId,
+        epoch: Epoch,
+        from: Seq,
+        limit: usize,
+    ) -> Result<Vec<Stored>> {
+        self.reader
+            .call(move |connection| {
+                let Some((stream, _)) = stream(connection, robot, epoch)? else {
+                    return Ok(Vec::new());
+                };
+                // The row before `from` may be a tombstone that covers it.
+                let mut ask = connection.prepare_cached(
+                    "SELECT seq, covers, received, record FROM records
+                     WHERE stream = ?1 AND seq >= coalesce(
+                         (SELECT max(seq) FROM records WHERE stream = ?1 AND seq <= ?2), ?2)
+                     AND seq + covers > ?2
+                     ORDER BY seq LIMIT ?3",
+                )?;
+                let rows = ask.query_map(
+                    params![stream, stored_position(from), stored_limit(limit)],
+                    stored,
+                )?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn epochs(&self, robot: RobotId) -> Result<Vec<Epoch>> {
+        self.reader
+            .call(move |connection| {
+                let mut ask = connection
+                    .prepare_cached("SELECT epoch FROM streams WHERE robot = ?1 ORDER BY id")?;
+                let rows = ask.query_map([robot.number()], |row| parsed(row, "epoch"))?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn log_trip(&self, entry: TripEntry) -> Result<()> {
+        self.writer
+            .call(move |connection| {
+                connection
+                    .prepare_cached(
+                        "INSERT INTO trips
+                         (command, step, robot_name, destination, ordered_at, at)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+                    )?
+                    .execute(params![
+                        entry.command.to_string(),
+                        step_name(entry.status),
+                        stored_name(&entry.robot_name),
+                        entry.destination,
+                        entry.ordered_at.as_microsecond(),
+                        entry.at.as_microsecond()
+                    ])?;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn trips(&self, robot_name: Option<&str>, limit: usize) -> Result<Vec<TripEntry>> {
+        let robot_name = robot_name.map(stored_name);
+        self.reader
+            .call(move |connection| {
+                let limit = stored_limit(limit);
+                let trips = if let Some(name) = robot_name {
+                    connection
+                        .prepare_cached(
+                            "SELECT * FROM trips WHERE robot_name = ?1
+                             ORDER BY number DESC LIMIT ?2",
+                        )?
+                        .query_map(params![name, limit], trip)?
+                        .collect::<rusqlite::Result<_>>()?
+                } else {
+                    connection
+                        .prepare_cached("SELECT * FROM trips ORDER BY number DESC LIMIT ?1")?
+                        .query_map([limit], trip)?
+                        .collect::<rusqlite::Result<_>>()?
+                };
+                Ok(trips)
+            })
+            .await
+    }
+
+    async fn departure(&self, command: CommandId) -> Result<Option<TripEntry>> {
+        self.reader
+            .call(move |connection| {
+                let departed = step_name(TripStep::Departed);
+                let found = connection
+                    .prepare_cached("SELECT * FROM trips WHERE command = ?1 AND step = ?2")?
+                    .query_row(params![command.to_string(), departed], trip)
+                    .optional()?;
+                Ok(found)
+            })
+            .await
+    }
+}
+
+fn stream(connection: &Connection, robot: RobotId, epoch: Epoch) -> Result<Option<(i64, Seq)>> {
+    let found = connection
+        .prepare_cached("SELECT id, due FROM streams WHERE robot = ?1 AND epoch = ?2")?
+        .query_row(params![robot.number(), epoch.to_string()], |row| {
+            Ok((row.get("id")?, position(row, "due")?))
+        })
+        .optional()?;
+    Ok(found)
+}
+
+fn store(connection: &Connection, run: &Run) -> Result<Seq> {
+    let known = stream(connection, run.robot, run.epoch)?;
+    let due = known.map_or(Seq::FIRST, |(_, due)| due);
+    if run.first > due {
+        return Err(JournalError::Gap {
+            first: run.first,
+            due,
+        });
+    }
+    let fresh = fresh_items(run, due);
+    let Some(end) = fresh.last().map(|(at, covers, _)| at.plus(*covers)) else {
+        return Ok(due);
+    };
+    let stream = if let Some((stream, _)) = known {
+        stream
+    } else {
+        connection
+            .prepare_cached("INSERT INTO streams (robot, epoch, due) VALUES (?1, ?2, 1)")?
+            .execute(params![run.robot.number(), run.epoch.to_string()])?;
+        connection.last_insert_rowid()
+    };
+    let received = run.received.as_microsecond();
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO records (stream, seq, covers, received, clock_offset, record)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for (at, covers, record) in fresh {
+        insert.execute(params![
+            stream,
+            stored_position(at),
+            stored_position(Seq(covers)),
+            received,
+            run.clock_offset,
+            record
+        ])?;
+    }
+    connection
+        .prepare_cached("UPDATE streams SET due = ?2 WHERE id = ?1")?
+        .execute(params![stream, stored_position(end)])?;
+    Ok(end)
+}
+
+/// The items that stand for positions from `due` on: where each begins, how many it covers, and its
+/// record. A tombstone that begins before `due`, because its records were shed after a part of them
+/// had arrived, stands for the rest.
+fn fresh_items(run: &Run, due: Seq) -> Vec<(Seq, u64, &[u8])> {
+    let mut fresh = Vec::with_capacity(run.items.len());
+    let mut at = run.first;
+    for item in &run.items {
+        let end = at.plus(item.covers).min(LAST);
+        let begin = at.max(due);
+        if end > begin {
+            fresh.push((begin, end.since(begin), item.record.as_slice()));
+        }
+        at = end;
+    }
+    fresh
+}
+
+fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
+    Ok(Stored {
+        seq: position(row, "seq")?,
+        item: Item {
+            covers: position(row, "covers")?.0,
+            record: row.get("record")?,
+        },
+        received: time(row, "received")?,
+    })
+}
+
+const fn step_name(step: TripStep) -> &'static str {
+    match step {
+        TripStep::Departed => "출발",
+        TripStep::Arrived => "도착",
+        TripStep::Ended => "종료",
+    }
+}
+
+/// A text is not the name of a trip's step.
+#[derive(Debug, thiserror::Error)]
+#[error("not a step of a trip: {0:?}")]
+struct NotAStep(String);
+
+fn trip(row: &Row<'_>) -> rusqlite::Result<TripEntry> {
+    let step: String = row.get("step")?;
+    let steps = [TripStep::Departed, TripStep::Arrived, TripStep::Ended];
+    let status = steps.into_iter().find(|known| step_name(*known) == step);
+    let column = row.as_ref().column_index("step")?;
+    Ok(TripEntry {
+        command: parsed(row, "command")?,
+        robot_name: row.get("robot_name")?,
+        destination: row.get("destination")?,
+        status: status.ok_or_else(|| unreadable(column, Type::Text, NotAStep(step)))?,
+        ordered_at: time(row, "ordered_at")?,
+        at: time(row, "at")?,
+    })
+}

@@ -1,0 +1,422 @@
+//! Live state in memory, with what must outlive a restart written through to a SQLite file.
+//!
+//! Codes, bindings and guidance are on disk before a method returns. The file is the truth: a change
+//! is made there, and what was committed is then taken over into memory in the order of the commits.
+//! Reads are answered from memory alone. The newest status and the count of guesses are in memory
+//! only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use brrbrr_proto::id::{CommandId, RobotId};
+use brrbrr_proto::live::Status;
+use jiff::Timestamp;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use tokio::time::Instant;
+
+use super::guesses::Guesses;
+use super::{AuthCode, CODES, Guess, Guidance, Heard, Live, LiveError, Phase, Result, SocketId};
+use crate::sqlite::{Access, Fault, OpenError, Schema, StoreThread, open, unreadable};
+
+const SCHEMA: Schema = Schema {
+    name: "live store",
+    application_id: 0x6272_6c01,
+    migrations: &[include_str!("memory/1.sql")],
+};
+
+/// Live state of one relay. See the module's documentation.
+#[derive(Debug)]
+pub struct MemoryLive {
+    state: Arc<Mutex<State>>,
+    guesses: Mutex<Guesses>,
+    writer: StoreThread,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    robots: BTreeMap<RobotId, Known>,
+    robots_by_code: BTreeMap<AuthCode, RobotId>,
+}
+
+/// What is known of one robot.
+#[derive(Debug, Default)]
+struct Known {
+    code: Option<AuthCode>,
+    face: Option<SocketId>,
+    guidance: Guidance,
+    heard: Option<Heard>,
+}
+
+impl MemoryLive {
+    /// Opens the file, creates it where there is none, and takes over what it holds. Blocks.
+    ///
+    /// # Errors
+    /// Says what is wrong with the file.
+    pub fn open(path: &Path) -> std::result::Result<Self, OpenError> {
+        let connection = open(path, &SCHEMA)?;
+        let state = State::read(&connection).map_err(|error| OpenError::Damaged {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self {
+            state: Arc::new(Mutex::new(state)),
+            guesses: Mutex::default(),
+            writer: StoreThread::spawn("live-writes", path, connection, Access::Write)?,
+        })
+    }
+
+    /// Makes a change on disk, and once it is committed, `publish` takes it over into memory.
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+        publish: impl FnOnce(&mut State, &T) + Send + 'static,
+    ) -> Result<T> {
+        let state = Arc::clone(&self.state);
+        self.writer
+            .call_then(work, move |change| publish(&mut lock(&state), change))
+            .await
+    }
+
+    fn look<T>(&self, robot: RobotId, what: impl FnOnce(&Known) -> T) -> Option<T> {
+        lock(&self.state).robots.get(&robot).map(what)
+    }
+}
+
+impl State {
+    fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        let mut state = Self::default();
+        let mut ask = connection.prepare("SELECT robot, code FROM codes")?;
+        for row in ask.query_map([], |row| Ok((robot_id(row)?, code(row)?)))? {
+            let (robot, code) = row?;
+            state.set_code(robot, code);
+        }
+        let mut ask = connection.prepare("SELECT robot, socket FROM faces")?;
+        for row in ask.query_map([], |row| Ok((robot_id(row)?, row.get("socket")?)))? {
+            let (robot, socket) = row?;
+            state.known(robot).face = Some(SocketId(socket));
+        }
+        let mut ask = connection.prepare("SELECT * FROM guidance")?;
+        for row in ask.query_map([], |row| Ok((robot_id(row)?, guidance(row)?)))? {
+            let (robot, guidance) = row?;
+            state.known(robot).guidance = guidance;
+        }
+        Ok(state)
+    }
+
+    fn known(&mut self, robot: RobotId) -> &mut Known {
+        self.robots.entry(robot).or_default()
+    }
+
+    fn set_code(&mut self, robot: RobotId, code: AuthCode) {
+        if let Some(old) = self.known(robot).code.replace(code) {
+            self.robots_by_code.remove(&old);
+        }
+        self.robots_by_code.insert(code, robot);
+    }
+
+    fn forget(&mut self, robot: RobotId) {
+        if let Some(code) = self.robots.remove(&robot).and_then(|known| known.code) {
+            self.robots_by_code.remove(&code);
+        }
+    }
+}
+
+impl From<Fault> for LiveError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Away(why) | Fault::Corrupt(why) => Self::Away(why),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for LiveError {
+    fn from(error: rusqlite::Error) -> Self {
+        Fault::from(&error).into()
+    }
+}
+
+#[async_trait]
+impl Live for MemoryLive {
+    async fn code(&self, robot: RobotId) -> Result<AuthCode> {
+        if let Some(code) = self.look(robot, |known| known.code).flatten() {
+            return Ok(code);
+        }
+        self.change(
+            move |connection| match stored_code(connection, robot)? {
+                Some(code) => Ok(code),
+                None => draw_code(connection, robot),
+            },
+            move |state, code| state.set_code(robot, *code),
+        )
+        .await
+    }
+
+    async fn renew_code(&self, robot: RobotId) -> Result<AuthCode> {
+        self.change(
+            // The old code is still stored, so it is not drawn again.
+            move |connection| draw_code(connection, robot),
+            move |state, code| state.set_code(robot, *code),
+        )
+        .await
+    }
+
+    async fn robot_with_code(&self, code: AuthCode) -> Result<Option<RobotId>> {
+        Ok(lock(&self.state).robots_by_code.get(&code).copied())
+    }
+
+    async fn may_guess(&self, from: IpAddr) -> Result<Guess> {
+        let now = Instant::now().into_std();
+        Ok(lock(&self.guesses).may_guess(from, now))
+    }
+
+    async fn count_wrong_guess(&self, from: IpAddr) -> Result<()> {
+        let now = Instant::now().into_std();
+        lock(&self.guesses).count_wrong(from, now);
+        Ok(())
+    }
+
+    async fn bind(&self, robot: RobotId, socket: &SocketId) -> Result<Option<SocketId>> {
+        let new = socket.clone();
+        let bound = socket.clone();
+        self.change(
+            move |connection| {
+                let old = stored_face(connection, robot)?;
+                connection
+                    .prepare_cached("INSERT OR REPLACE INTO faces (robot, socket) VALUES (?1, ?2)")?
+                    .execute(params![robot.number(), new.0])?;
+                Ok(old.filter(|old| *old != new))
+            },
+            move |state, _| state.known(robot).face = Some(bound),
+        )
+        .await
+    }
+
+    async fn unbind(&self, robot: RobotId, socket: &SocketId) -> Result<bool> {
+        let socket = socket.clone();
+        self.change(
+            move |connection| {
+                let removed = connection
+                    .prepare_cached("DELETE FROM faces WHERE robot = ?1 AND socket = ?2")?
+                    .execute(params![robot.number(), socket.0])?;
+                Ok(removed > 0)
+            },
+            move |state, was_bound| {
+                if *was_bound {
+                    state.known(robot).face = None;
+                }
+            },
+        )
+        .await
+    }
+
+    async fn face(&self, robot: RobotId) -> Result<Option<SocketId>> {
+        Ok(self.look(robot, |known| known.face.clone()).flatten())
+    }
+
+    async fn faces(&self) -> Result<Vec<(RobotId, SocketId)>> {
+        let state = lock(&self.state);
+        let bound = |(robot, known): (&RobotId, &Known)| Some((*robot, known.face.clone()?));
+        Ok(state.robots.iter().filter_map(bound).collect())
+    }
+
+    async fn guidance(&self, robot: RobotId) -> Result<Guidance> {
+        let guidance = self.look(robot, |known| known.guidance.clone());
+        Ok(guidance.unwrap_or_default())
+    }
+
+    async fn set_guidance(&self, robot: RobotId, guidance: Guidance) -> Result<()> {
+        let shown = guidance.clone();
+        self.change(
+            move |connection| write_guidance(connection, robot, &guidance),
+            move |state, ()| state.known(robot).guidance = shown,
+        )
+        .await
+    }
+
+    async fn advance(&self, robot: RobotId, trip: CommandId, phase: Phase) -> Result<bool> {
+        self.change(
+            move |connection| {
+                let moved = connection
+                    .prepare_cached(
+                        "UPDATE guidance SET phase = ?3 WHERE robot = ?1 AND trip = ?2",
+                    )?
+                    .execute(params![robot.number(), trip.to_string(), phase_name(phase)])?;
+                Ok(moved > 0)
+            },
+            move |state, moved| {
+                if *moved {
+                    state.known(robot).guidance.phase = phase;
+                }
+            },
+        )
+        .await
+    }
+
+    async fn hear(&self, robot: RobotId, status: Status, at: Timestamp) -> Result<()> {
+        let mut state = lock(&self.state);
+        let heard = &mut state.known(robot).heard;
+        if let Some(heard) = heard {
+            heard.status.absorb(&status);
+            heard.at = at;
+        } else {
+            *heard = Some(Heard { status, at });
+        }
+        Ok(())
+    }
+
+    async fn heard(&self, robot: RobotId) -> Result<Option<Heard>> {
+        Ok(self.look(robot, |known| known.heard.clone()).flatten())
+    }
+
+    async fn forget(&self, robot: RobotId) -> Result<()> {
+        self.change(
+            move |connection| {
+                for table in [
+                    "DELETE FROM codes WHERE robot = ?1",
+                    "DELETE FROM faces WHERE robot = ?1",
+                    "DELETE FROM guidance WHERE robot = ?1",
+                ] {
+                    connection
+                        .prepare_cached(table)?
+                        .execute([robot.number()])?;
+                }
+                Ok(())
+            },
+            move |state, ()| state.forget(robot),
+        )
+        .await
+    }
+
+    async fn reset(&self) -> Result<()> {
+        self.change(
+            |connection| {
+                let everything = "DELETE FROM codes; DELETE FROM faces; DELETE FROM guidance;";
+                Ok(connection.execute_batch(everything)?)
+            },
+            |state, ()| *state = State::default(),
+        )
+        .await
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these locks.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn robot_id(row: &Row<'_>) -> rusqlite::Result<RobotId> {
+    let number: u32 = row.get("robot")?;
+    RobotId::new(number).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, 0))
+}
+
+fn code(row: &Row<'_>) -> rusqlite::Result<AuthCode> {
+    let code: u16 = row.get("code")?;
+    if CODES.contains(&code) {
+        Ok(AuthCode(code))
+    } else {
+        Err(rusqlite::Error::IntegralValueOutOfRange(0, code.into()))
+    }
+}
+
+fn guidance(row: &Row<'_>) -> rusqlite::Result<Guidance> {
+    let name: String = row.get("phase")?;
+    let phases = [Phase::Idle, Phase::Moving, Phase::Stopped, Phase::Arrived];
+    let phase = phases.into_iter().find(|phase| phase_name(*phase) == name);
+    let trip: Option<String> = row.get("trip")?;
+    let column = |name| row.as_ref().column_index(name);
+    Ok(Guidance {
+        phase: phase.ok_or(unreadable(column("phase")?, Type::Text, NotAPhase(name)))?,
+        destination: row.get("destination")?,
+        trip: match trip {
+            Some(trip) => Some(
+                trip.parse()
+                    .map_err(|error| unreadable(column("trip").unwrap_or(0), Type::Text, error))?,
+            ),
+            None => None,
+        },
+    })
+}
+
+/// A text is not the name of a phase.
+#[derive(Debug, thiserror::Error)]
+#[error("not a phase: {0:?}")]
+struct NotAPhase(String);
+
+const fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Idle => "대기",
+        Phase::Moving => "이동중",
+        Phase::Stopped => "정지",
+        Phase::Arrived => "도착",
+    }
+}
+
+fn write_guidance(connection: &Connection, robot: RobotId, guidance: &Guidance) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO guidance (robot, phase, destination, trip)
+             VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            robot.number(),
+            phase_name(guidance.phase),
+            guidance.destination,
+            guidance.trip.map(|trip| trip.to_string())
+        ])?;
+    Ok(())
+}
+
+fn stored_code(connection: &Connection, robot: RobotId) -> Result<Option<AuthCode>> {
+    let found = connection
+        .prepare_cached("SELECT code FROM codes WHERE robot = ?1")?
+        .query_row([robot.number()], code)
+        .optional()?;
+    Ok(found)
+}
+
+fn stored_face(connection: &Connection, robot: RobotId) -> Result<Option<SocketId>> {
+    let found = connection
+        .prepare_cached("SELECT socket FROM faces WHERE robot = ?1")?
+        .query_row([robot.number()], |row| row.get(0))
+        .optional()?;
+    Ok(found.map(SocketId))
+}
+
+/// Gives the robot a code that no robot has.
+fn draw_code(connection: &Connection, robot: RobotId) -> Result<AuthCode> {
+    let mut ask = connection.prepare_cached("SELECT code FROM codes")?;
+    let used: BTreeSet<AuthCode> = ask.query_map([], code)?.collect::<rusqlite::Result<_>>()?;
+    let free: Vec<AuthCode> = CODES
+        .map(AuthCode)
+        .filter(|code| !used.contains(code))
+        .collect();
+    let code = free.get(draw_below(free.len())?);
+    let code = *code.ok_or(LiveError::NoCodeLeft)?;
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO codes (robot, code) VALUES (?1, ?2)")?
+        .execute(params![robot.number(), code.0])?;
+    Ok(code)
+}
+
+/// A number below `bound` from the operating system, each as likely as the others; 0 for 0.
+fn draw_below(bound: usize) -> Result<usize> {
+    let Ok(bound) = u32::try_from(bound) else {
+        return Ok(0);
+    };
+    if bound == 0 {
+        return Ok(0);
+    }
+    // Numbers past the last whole multiple of the bound would favour the small ones.
+    let whole = u32::MAX - u32::MAX % bound;
+    loop {
+        let drawn =
+            getrandom::u32().map_err(|error| LiveError::Away(format!("no randomness: {error}")))?;
+        if drawn < whole {
+            return Ok(usize::try_from(drawn % bound).unwrap_or(0));
+        }
+    }
+}
