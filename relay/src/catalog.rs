@@ -234,6 +234,22 @@ impl std::str::FromStr for CommandState {
     }
 }
 
+impl CommandState {
+    /// Whether nothing can follow.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Queued | Self::Sent | Self::Received | Self::Running => false,
+            Self::Succeeded
+            | Self::Failed
+            | Self::Cancelled
+            | Self::Expired
+            | Self::Superseded
+            | Self::Interrupted => true,
+        }
+    }
+}
+
 /// A command to be entered into the ledger.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewCommand {

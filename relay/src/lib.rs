@@ -1,6 +1,9 @@
 //! The cloud relay between people and robots.
 
+pub mod app;
 pub mod catalog;
+pub mod clock;
+pub mod fleet;
 pub mod journal;
 pub mod live;
 pub mod sqlite;

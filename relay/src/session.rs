@@ -1,0 +1,332 @@
+//! The session driver: carries frames between the broker and the fleet, and hands each robot's
+//! storage work to that robot's own workers.
+//!
+//! One task owns the fleet. Its inputs are [`Input`]; before it reads the next one it carries out
+//! every output of the last. It never waits for storage: workers answer with [`Input::Done`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use brrbrr_proto::id::{Epoch, RelayId, RobotId, SessionId};
+use brrbrr_proto::link::relay::{Grants, Output};
+use brrbrr_proto::seal::{Keys, NONCE_BYTES};
+use brrbrr_proto::topic::{Topic, TopicKind};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
+
+use crate::broker::{BrokerHandle, Inbound};
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::fleet::Fleet;
+use crate::wake::Wakeups;
+use metrics::LinkMetrics;
+use worker::{Done, DownJob, UpJob, Workers};
+
+pub mod metrics;
+pub mod worker;
+
+/// What every robot is granted. The credit is what one relay may have to hold in memory for a robot.
+pub const GRANTS: Grants = Grants {
+    credit: 1024 * 1024,
+    live_interval: Duration::from_millis(200),
+    beat_interval: Duration::from_secs(10),
+};
+
+/// Results that wait for the driver. Workers wait when it is full; the driver never waits for them,
+/// so this cannot lock up.
+const DONE_QUEUE: usize = 1024;
+/// How long shutting down may wait for workers to finish what they began.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the driver works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// This relay process.
+    pub relay: RelayId,
+    /// Where frames to robots go.
+    pub broker: BrokerHandle,
+    /// Where frames from robots come from.
+    pub frames: mpsc::Receiver<Inbound>,
+    /// Robots that were removed from the catalog.
+    pub removed: mpsc::Receiver<RobotId>,
+    /// Robots with something new in their ledger.
+    pub wakeups: Arc<Wakeups>,
+    /// Storage.
+    pub workers: worker::Stores,
+    /// Counters.
+    pub metrics: Arc<LinkMetrics>,
+}
+
+/// Why the driver ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// No frame can come in any more.
+    #[error("the message broker ended")]
+    BrokerEnded,
+}
+
+/// What can happen to the driver.
+enum Input {
+    Frame(Inbound),
+    Done(Done),
+    Wake(BTreeSet<RobotId>),
+    Removed(RobotId),
+    Timeout,
+    Stop,
+}
+
+/// Runs until `stop` turns true.
+///
+/// # Errors
+/// [`SessionError`] where it cannot go on.
+pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), SessionError> {
+    let Parts {
+        relay,
+        broker,
+        mut frames,
+        mut removed,
+        wakeups,
+        workers,
+        metrics,
+    } = parts;
+    let (done_tx, mut done) = mpsc::channel(DONE_QUEUE);
+    let mut driver = Driver {
+        clock: Clock::start(),
+        fleet: Fleet::new(relay, GRANTS),
+        catalog: Arc::clone(&workers.catalog),
+        workers: Workers::new(workers, done_tx.clone()),
+        admitting: BTreeMap::new(),
+        done: done_tx,
+        broker,
+        metrics,
+    };
+    loop {
+        let timeout = driver.fleet.poll_timeout().map(|at| driver.clock.instant(at));
+        let sleep = async {
+            match timeout {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let input = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => Input::Stop,
+            Some(done) = done.recv() => Input::Done(done),
+            robots = wakeups.next() => Input::Wake(robots),
+            Some(robot) = removed.recv() => Input::Removed(robot),
+            () = sleep => Input::Timeout,
+            frame = frames.recv() => match frame {
+                Some(frame) => Input::Frame(frame),
+                None => return Err(SessionError::BrokerEnded),
+            },
+        };
+        if matches!(input, Input::Stop) {
+            break;
+        }
+        driver.handle(input);
+        driver.carry_out();
+    }
+    // What was handed to the stores is finished, but nobody waits for a store that hangs.
+    let drained = tokio::time::timeout(DRAIN_LIMIT, driver.workers.finish(done)).await;
+    if drained.is_err() {
+        warn!("stores did not finish in time; robots will send again what was not acknowledged");
+    }
+    Ok(())
+}
+
+struct Driver {
+    clock: Clock,
+    fleet: Fleet,
+    catalog: Arc<dyn Catalog>,
+    workers: Workers,
+    /// Hellos of robots whose keys are being looked up. One each, the newest.
+    admitting: BTreeMap<RobotId, Inbound>,
+    done: mpsc::Sender<Done>,
+    broker: BrokerHandle,
+    metrics: Arc<LinkMetrics>,
+}
+
+impl Driver {
+    fn handle(&mut self, input: Input) {
+        let now = self.clock.now();
+        match input {
+            Input::Frame(frame) => self.handle_frame(frame),
+            Input::Done(done) => self.handle_done(done),
+            Input::Wake(robots) => {
+                for robot in robots {
+                    self.fleet.with(robot, |link| link.handle_wake());
+                }
+            }
+            Input::Removed(robot) => {
+                info!(%robot, "robot removed");
+                self.fleet.dismiss(robot);
+                self.workers.dismiss(robot);
+                self.broker.disconnect(robot);
+            }
+            Input::Timeout => self.fleet.handle_timeout(now),
+            Input::Stop => {}
+        }
+    }
+
+    fn handle_frame(&mut self, frame: Inbound) {
+        let robot = frame.topic.robot();
+        let is_hello = frame.topic.kind() == TopicKind::Hello;
+        if !self.fleet.knows(robot) {
+            if is_hello {
+                self.admit(frame);
+            }
+            return;
+        }
+        let Some(session) = random_u64().map(SessionId) else {
+            return;
+        };
+        let now = self.clock.now();
+        let opened = self
+            .fleet
+            .handle_frame(frame.topic, &frame.payload, session, now);
+        if let Err(error) = opened {
+            self.metrics.frames_refused.inc();
+            debug!(%robot, topic = %frame.topic, %error, "frame refused");
+            // The robot may have been enrolled anew since its keys were read.
+            if is_hello {
+                self.admit(frame);
+            }
+        }
+    }
+
+    /// Looks up the robot's keys, then goes on with its hello.
+    fn admit(&mut self, hello: Inbound) {
+        let robot = hello.topic.robot();
+        if self.admitting.insert(robot, hello).is_some() {
+            return;
+        }
+        let (catalog, done) = (Arc::clone(&self.catalog), self.done.clone());
+        tokio::spawn(async move {
+            let keys = match catalog.secret(robot).await {
+                Ok(secret) => Some(Keys::new(&secret)),
+                Err(error) => {
+                    warn!(%robot, %error, "no keys for a robot that said hello");
+                    None
+                }
+            };
+            // The driver only stops listening when the relay stops.
+            done.send(Done::Admitted(robot, keys)).await.ok();
+        });
+    }
+
+    fn handle_done(&mut self, done: Done) {
+        let now = self.clock.now();
+        match done {
+            Done::Admitted(robot, keys) => {
+                let hello = self.admitting.remove(&robot);
+                if let (Some(keys), Some(hello)) = (keys, hello) {
+                    self.fleet.admit(robot, keys);
+                    self.open_hello(hello.topic, &hello.payload);
+                }
+            }
+            Done::Recalled(robot, session, up_next, ledger) => self
+                .fleet
+                .with(robot, |link| link.handle_recalled(session, up_next, ledger, now)),
+            Done::Stored(robot, session, next, bytes) => self
+                .fleet
+                .with(robot, |link| link.handle_stored(session, next, bytes)),
+            Done::StoreFailed(robot, session, bytes) => self
+                .fleet
+                .with(robot, |link| link.handle_store_failed(session, bytes)),
+            Done::Loaded(robot, session, from, commands) => self
+                .fleet
+                .with(robot, |link| link.handle_loaded(session, from, commands, now)),
+            Done::LoadFailed(robot, session) => self
+                .fleet
+                .with(robot, |link| link.handle_load_failed(session, now)),
+        }
+    }
+
+    fn open_hello(&mut self, topic: Topic, payload: &[u8]) {
+        let Some(session) = random_u64().map(SessionId) else {
+            return;
+        };
+        let now = self.clock.now();
+        if let Err(error) = self.fleet.handle_frame(topic, payload, session, now) {
+            self.metrics.frames_refused.inc();
+            warn!(robot = %topic.robot(), %error, "hello refused; was the robot enrolled here?");
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some((robot, output)) = self.fleet.poll_output() {
+            match output {
+                Output::Send(epoch, down) => self.send(robot, epoch, &down),
+                Output::Recall { session, epoch } => {
+                    self.up_job(robot, UpJob::Recall { session, epoch });
+                }
+                Output::RenewLedger { session, epoch } => {
+                    warn!(%robot, "the robot has seen more commands than the ledger remembers");
+                    self.up_job(robot, UpJob::RenewLedger { session, epoch });
+                }
+                Output::Store(store) => self.up_job(robot, UpJob::Store(store)),
+                Output::Load { session, from } => {
+                    self.down_job(robot, DownJob::Load { session, from });
+                }
+                Output::Sent { from, to } => self.down_job(robot, DownJob::Sent { from, to }),
+                Output::Delivered(cursor) => self.down_job(robot, DownJob::Delivered(cursor)),
+                Output::Status(status) => self.down_job(robot, DownJob::Status(status)),
+                Output::Opened(session) => {
+                    info!(%robot, %session, "session opened");
+                    self.metrics.sessions.set(count(self.fleet.open_sessions()));
+                }
+                Output::Closed(reason) => {
+                    info!(%robot, ?reason, "session closed");
+                    self.metrics.sessions.set(count(self.fleet.open_sessions()));
+                }
+            }
+        }
+    }
+
+    fn send(&self, robot: RobotId, epoch: Epoch, down: &brrbrr_proto::down::Down) {
+        let mut nonce = [0; NONCE_BYTES];
+        if getrandom::fill(&mut nonce).is_err() {
+            return;
+        }
+        match self.fleet.seal(robot, epoch, &nonce, down) {
+            // A frame that is lost here is sent again by the link's own timers.
+            Ok(Some(frame)) => {
+                if let Err(error) = self.broker.publish(Topic::Down(robot), frame.into()) {
+                    debug!(%robot, %error, "frame to the robot dropped");
+                }
+            }
+            Ok(None) => {}
+            Err(error) => warn!(%robot, %error, "message to the robot does not fit into a frame"),
+        }
+    }
+
+    fn up_job(&mut self, robot: RobotId, job: UpJob) {
+        if let Err(UpJob::Store(store)) = self.workers.up(robot, job) {
+            let bytes = brrbrr_proto::link::relay::bytes_of(&store.items);
+            self.fleet.with(robot, |link| {
+                link.handle_store_failed(store.session, bytes);
+            });
+        }
+    }
+
+    fn down_job(&mut self, robot: RobotId, job: DownJob) {
+        if let Err(DownJob::Load { session, .. }) = self.workers.down(robot, job) {
+            let now = self.clock.now();
+            self.fleet.with(robot, |link| {
+                link.handle_load_failed(session, now);
+            });
+        }
+    }
+}
+
+/// A number from the operating system; `None` where it has none to give, which drops one frame.
+pub(crate) fn random_u64() -> Option<u64> {
+    getrandom::u64()
+        .inspect_err(|error| warn!(%error, "the operating system gives no random numbers"))
+        .ok()
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

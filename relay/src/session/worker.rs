@@ -1,0 +1,356 @@
+//! Storage work of one robot: one task for its up stream and one for its down stream, so that a
+//! robot's work is done in order, robots do not wait for each other, and commands do not wait for a
+//! backlog that drains.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use brrbrr_proto::down::Command;
+use brrbrr_proto::id::{Cursor, Epoch, RobotId, Seq, SessionId};
+use brrbrr_proto::link::COMMANDS_PER_FRAME;
+use brrbrr_proto::link::relay::{Ledger, Store, bytes_of};
+use brrbrr_proto::live::Status;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::{error, warn};
+
+use super::metrics::LinkMetrics;
+use super::random_u64;
+use crate::catalog::{Catalog, DownStream};
+use crate::journal::{Journal, Run};
+use crate::live::Live;
+use crate::projection::{Projection, ProjectionError};
+
+/// Jobs that wait for one robot's worker. The link's credit bounds what they hold; a full queue
+/// counts as a failed job, which the link repeats.
+const JOBS: usize = 64;
+/// How long a store that is away is left alone before the worker takes the next job.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+/// The stores and what is derived from them.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// Robots and the ledger.
+    pub catalog: Arc<dyn Catalog>,
+    /// Received records.
+    pub journal: Arc<dyn Journal>,
+    /// Newest statuses.
+    pub live: Arc<dyn Live>,
+    /// What records mean for the rest of the relay.
+    pub projection: Arc<Projection>,
+    /// Counters.
+    pub metrics: Arc<LinkMetrics>,
+}
+
+/// Work for a robot's up stream.
+#[derive(Debug)]
+pub enum UpJob {
+    /// Look up where both streams stand.
+    Recall {
+        /// To be handed back.
+        session: SessionId,
+        /// The epoch of the up stream.
+        epoch: Epoch,
+    },
+    /// Start a new epoch of the ledger, then as [`UpJob::Recall`].
+    RenewLedger {
+        /// To be handed back.
+        session: SessionId,
+        /// The epoch of the up stream.
+        epoch: Epoch,
+    },
+    /// Store records.
+    Store(Store),
+}
+
+/// Work for a robot's down stream.
+#[derive(Debug)]
+pub enum DownJob {
+    /// Load commands that are due.
+    Load {
+        /// To be handed back.
+        session: SessionId,
+        /// The position of the first.
+        from: Seq,
+    },
+    /// Commands were sent.
+    Sent {
+        /// The position of the first.
+        from: Seq,
+        /// The position after the last.
+        to: Seq,
+    },
+    /// Commands are on the robot's board.
+    Delivered(Cursor),
+    /// The newest status.
+    Status(Status),
+}
+
+/// What a worker has finished.
+#[derive(Debug)]
+pub enum Done {
+    /// The keys of a robot that said hello; `None` where there are none.
+    Admitted(RobotId, Option<brrbrr_proto::seal::Keys>),
+    /// See [`brrbrr_proto::link::Relay::handle_recalled`].
+    Recalled(RobotId, SessionId, Seq, Ledger),
+    /// See [`brrbrr_proto::link::Relay::handle_stored`].
+    Stored(RobotId, SessionId, Seq, usize),
+    /// See [`brrbrr_proto::link::Relay::handle_store_failed`].
+    StoreFailed(RobotId, SessionId, usize),
+    /// See [`brrbrr_proto::link::Relay::handle_loaded`].
+    Loaded(RobotId, SessionId, Seq, Vec<Command>),
+    /// See [`brrbrr_proto::link::Relay::handle_load_failed`].
+    LoadFailed(RobotId, SessionId),
+}
+
+/// The workers of all robots.
+#[derive(Debug)]
+pub struct Workers {
+    stores: Stores,
+    done: mpsc::Sender<Done>,
+    robots: BTreeMap<RobotId, RobotWorkers>,
+}
+
+#[derive(Debug)]
+struct RobotWorkers {
+    up: mpsc::Sender<UpJob>,
+    down: mpsc::Sender<DownJob>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Workers {
+    /// Starts without any.
+    #[must_use]
+    pub const fn new(stores: Stores, done: mpsc::Sender<Done>) -> Self {
+        Self {
+            stores,
+            done,
+            robots: BTreeMap::new(),
+        }
+    }
+
+    /// Hands a job to the robot's up worker.
+    ///
+    /// # Errors
+    /// Gives the job back where too many wait.
+    pub fn up(&mut self, robot: RobotId, job: UpJob) -> Result<(), UpJob> {
+        let sent = self.of(robot).up.try_send(job);
+        sent.map_err(mpsc::error::TrySendError::into_inner)
+    }
+
+    /// Hands a job to the robot's down worker.
+    ///
+    /// # Errors
+    /// Gives the job back where too many wait.
+    pub fn down(&mut self, robot: RobotId, job: DownJob) -> Result<(), DownJob> {
+        let sent = self.of(robot).down.try_send(job);
+        sent.map_err(mpsc::error::TrySendError::into_inner)
+    }
+
+    /// Lets a robot's workers end after what they have.
+    pub fn dismiss(&mut self, robot: RobotId) {
+        self.robots.remove(&robot);
+    }
+
+    /// Lets all workers end and waits until they have. `done` is drained meanwhile.
+    pub async fn finish(self, mut done: mpsc::Receiver<Done>) {
+        let mut tasks = Vec::new();
+        for (_, robot) in self.robots {
+            tasks.extend(robot.tasks);
+        }
+        drop(self.done);
+        let drain = async { while done.recv().await.is_some() {} };
+        let ends = async {
+            for task in tasks {
+                if let Err(panic) = task.await {
+                    error!(%panic, "a worker ended badly");
+                }
+            }
+        };
+        // A look-up of keys may still hold the channel open, so the workers' end is what counts.
+        tokio::select! {
+            () = ends => {}
+            () = async { drain.await; std::future::pending::<()>().await } => {}
+        }
+    }
+
+    fn of(&mut self, robot: RobotId) -> &RobotWorkers {
+        let (stores, done) = (&self.stores, &self.done);
+        let is_dead = |workers: &mut RobotWorkers| workers.tasks.iter().any(JoinHandle::is_finished);
+        if self.robots.get_mut(&robot).is_some_and(is_dead) {
+            // Only a panic ends a worker early; a new one starts from what is stored.
+            error!(%robot, "a worker of the robot had died");
+            self.robots.remove(&robot);
+        }
+        self.robots.entry(robot).or_insert_with(|| {
+            let (up, up_jobs) = mpsc::channel(JOBS);
+            let (down, down_jobs) = mpsc::channel(JOBS);
+            let worker = Worker {
+                robot,
+                stores: stores.clone(),
+                done: done.clone(),
+            };
+            let tasks = [
+                tokio::spawn(worker.clone().run_up(up_jobs)),
+                tokio::spawn(worker.run_down(down_jobs)),
+            ];
+            RobotWorkers { up, down, tasks }
+        })
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Worker {
+    robot: RobotId,
+    stores: Stores,
+    done: mpsc::Sender<Done>,
+}
+
+impl Worker {
+    async fn run_up(self, mut jobs: mpsc::Receiver<UpJob>) {
+        while let Some(job) = jobs.recv().await {
+            match job {
+                UpJob::Recall { session, epoch } => self.recall(session, epoch).await,
+                UpJob::RenewLedger { session, epoch } => {
+                    if self.renew_ledger().await {
+                        self.recall(session, epoch).await;
+                    }
+                }
+                UpJob::Store(store) => self.store(store).await,
+            }
+        }
+    }
+
+    async fn run_down(self, mut jobs: mpsc::Receiver<DownJob>) {
+        let (robot, catalog) = (self.robot, &self.stores.catalog);
+        while let Some(job) = jobs.recv().await {
+            let outcome = match job {
+                DownJob::Load { session, from } => {
+                    self.load(session, from).await;
+                    Ok(())
+                }
+                DownJob::Sent { from, to } => {
+                    catalog.mark_sent(robot, from, to, Timestamp::now()).await
+                }
+                DownJob::Delivered(cursor) => catalog.mark_delivered(robot, cursor).await,
+                DownJob::Status(status) => {
+                    let heard = self.stores.live.hear(robot, status, Timestamp::now()).await;
+                    if let Err(error) = heard {
+                        warn!(%robot, %error, "status not kept");
+                    }
+                    Ok(())
+                }
+            };
+            if let Err(error) = outcome {
+                // The ledger lags behind the robot; its next beat or hello says it again.
+                warn!(%robot, %error, "ledger not updated");
+            }
+        }
+    }
+
+    /// Nothing is answered where a store is away: the gateway says hello again.
+    async fn recall(&self, session: SessionId, epoch: Epoch) {
+        let (robot, stores) = (self.robot, &self.stores);
+        if let Err(error) = stores.projection.catch_up(robot, epoch).await {
+            warn!(%robot, %error, "no welcome: what was received could not be applied");
+            return;
+        }
+        let up_next = match stores.journal.due(robot, epoch).await {
+            Ok(due) => due,
+            Err(error) => {
+                warn!(%robot, %error, "no welcome: the journal does not answer");
+                return;
+            }
+        };
+        match stores.catalog.down_stream(robot).await {
+            Ok(DownStream { epoch, acked, next }) => {
+                let ledger = Ledger { epoch, acked, next };
+                self.report(Done::Recalled(robot, session, up_next, ledger))
+                    .await;
+            }
+            Err(error) => warn!(%robot, %error, "no welcome: the catalog does not answer"),
+        }
+    }
+
+    async fn renew_ledger(&self) -> bool {
+        let Some(epoch) = random_u64().map(Epoch) else {
+            return false;
+        };
+        let renewed = self.stores.catalog.renew_down_stream(self.robot, epoch);
+        if let Err(error) = renewed.await {
+            warn!(robot = %self.robot, %error, "no new epoch for the ledger");
+            return false;
+        }
+        true
+    }
+
+    async fn store(&self, store: Store) {
+        let (robot, session) = (self.robot, store.session);
+        let bytes = bytes_of(&store.items);
+        let run = Run {
+            robot,
+            epoch: store.epoch,
+            first: store.first,
+            items: store.items,
+            received: Timestamp::now(),
+            clock_offset: Some(store.clock_offset),
+        };
+        let outcome = self.store_and_apply(run).await;
+        match outcome {
+            Ok(next) => {
+                self.report(Done::Stored(robot, session, next, bytes)).await;
+            }
+            Err(error) => {
+                self.stores.metrics.store_failures.inc();
+                warn!(%robot, %error, "records not acknowledged");
+                // The store is away for every job, so do not run through the queue at full speed.
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                self.report(Done::StoreFailed(robot, session, bytes)).await;
+            }
+        }
+    }
+
+    /// Stores first, then applies: what is derived can always be derived again from the journal.
+    async fn store_and_apply(&self, run: Run) -> Result<Seq, ProjectionError> {
+        let items = u64::try_from(run.items.len()).unwrap_or(u64::MAX);
+        let next = self.stores.journal.store(run.clone()).await?;
+        self.stores.metrics.records.inc_by(items);
+        self.stores.projection.apply(&run).await?;
+        Ok(next)
+    }
+
+    async fn load(&self, session: SessionId, from: Seq) {
+        let (robot, catalog) = (self.robot, &self.stores.catalog);
+        let answer = match catalog.commands_from(robot, from, COMMANDS_PER_FRAME).await {
+            Ok(entries) => {
+                let now = Timestamp::now();
+                let commands = entries.into_iter().map(|entry| {
+                    let left = entry.command.deadline.duration_since(now);
+                    let is_over = entry.state.is_final();
+                    Command {
+                        id: entry.command.id,
+                        time_to_live: if is_over {
+                            Duration::ZERO
+                        } else {
+                            Duration::try_from(left).unwrap_or_default()
+                        },
+                        order: entry.command.order,
+                    }
+                });
+                Done::Loaded(robot, session, from, commands.collect())
+            }
+            Err(error) => {
+                warn!(%robot, %error, "commands not loaded");
+                Done::LoadFailed(robot, session)
+            }
+        };
+        self.report(answer).await;
+    }
+
+    async fn report(&self, done: Done) {
+        // The driver only stops listening when the relay stops.
+        self.done.send(done).await.ok();
+    }
+}
