@@ -1,0 +1,626 @@
+//! The event loop: the one task that owns the link, the commands and the status of the robot.
+//!
+//! It takes one input at a time and carries out everything that follows from it before it takes the
+//! next: first what the commands want, then what the link wants. It never waits for the disk, the
+//! network or the robot; their answers are inputs too. Inputs are taken in this order: answers,
+//! because they free what waits; frames from the relay; timers; messages of the robot.
+//!
+//! Answers come from [`FuturesUnordered`], which polls new futures in the order in which they were
+//! pushed. So records reach the spool in the order in which they were made.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use brrbrr_proto::down::Command;
+use brrbrr_proto::id::{CommandId, Cursor, Epoch, Seq};
+use brrbrr_proto::link::Gateway;
+use brrbrr_proto::link::gateway::{Output as LinkOutput, SpoolView};
+use brrbrr_proto::live::{RobotSide, Status};
+use brrbrr_proto::time::Uptime;
+use brrbrr_proto::up::{Event, Progress, Record};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::command::{self, Commands, Heard, Outcome, Output as CommandOutput, Reach, Report, Ticket};
+use crate::notify::Notifier;
+use crate::robot::{Accept, HandOverError, RobotHandle, RobotInput, RobotMessage};
+use crate::spool::{
+    self, Entry, ReadBack, Spool, SpoolState, StoredCommand, StoredCommands, Written,
+};
+use crate::status::{LinkState, StatusBoard};
+use crate::uplink::{Frame, News, Uplink};
+
+/// Robot messages that may wait for the spool. Beyond it the loop takes no more from the adapter,
+/// which takes no more from the robot's broker.
+const WRITES_MAX: usize = 256;
+/// How long shutting down may wait for the disk and the robot's broker.
+const DRAIN_LIMIT: Duration = Duration::from_secs(8);
+/// How long to wait before an epoch that could not be renewed is renewed again.
+const RENEW_AGAIN: Duration = Duration::from_secs(2);
+
+/// What the event loop works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The board's clocks.
+    pub clock: Clock,
+    /// The spool.
+    pub spool: Spool,
+    /// What it knew when it was opened.
+    pub state: SpoolState,
+    /// The robot's side.
+    pub robot: RobotHandle,
+    /// The relay's side.
+    pub uplink: Uplink,
+    /// Where people and programs look how things stand.
+    pub board: StatusBoard,
+    /// The service manager.
+    pub notifier: Notifier,
+    /// A random number for jitter.
+    pub seed: u64,
+    /// Stops the robot's adapter.
+    pub stop_robot: watch::Sender<bool>,
+    /// Stops the uplink.
+    pub stop_uplink: watch::Sender<bool>,
+}
+
+/// Why the event loop ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum EventLoopError {
+    /// The robot's adapter ended.
+    #[error("the robot's adapter ended")]
+    RobotEnded,
+    /// The uplink ended.
+    #[error("the uplink ended")]
+    UplinkEnded,
+    /// The spool did not close cleanly. Whatever was acknowledged is durable all the same.
+    #[error("the spool did not close cleanly: {0}")]
+    Spool(#[from] spool::SpoolError),
+}
+
+/// What can happen.
+enum Input {
+    Done(Done),
+    News(News),
+    Robot(RobotInput),
+    Timeout,
+    Tick,
+}
+
+/// What the disk or the robot has answered.
+enum Done {
+    Read(Seq, spool::Result<ReadBack>),
+    CommandsStored(Cursor, Vec<StoredCommand>, spool::Result<StoredCommands>),
+    Persisted(Ticket, spool::Result<Written>),
+    Appended(Accept, spool::Result<Written>),
+    Known(RobotInput, spool::Result<bool>),
+    Renewed(spool::Result<SpoolState>),
+    Released(spool::Result<()>),
+    Executed(CommandId, Result<(), HandOverError>),
+}
+
+/// Runs until `stop` turns true, then stops taking, finishes what it began and closes the spool.
+///
+/// # Errors
+/// [`EventLoopError`] where it cannot go on.
+pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), EventLoopError> {
+    let mut this = EventLoop::new(parts);
+    this.start();
+    let mut tick = tokio::time::interval(this.notifier.interval());
+    loop {
+        let timer = this.next_timer();
+        let input = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(done) = this.pending.next() => Input::Done(done),
+            news = this.uplink.news.recv() => match news {
+                Some(news) => Input::News(news),
+                None => return Err(EventLoopError::UplinkEnded),
+            },
+            () = sleep_until(timer) => Input::Timeout,
+            _ = tick.tick() => Input::Tick,
+            input = this.robot.inputs.recv(), if this.takes_robot_input() => match input {
+                Some(input) => Input::Robot(input),
+                None => return Err(EventLoopError::RobotEnded),
+            },
+        };
+        this.handle(input);
+        this.carry_out();
+    }
+    this.shut_down().await
+}
+
+struct EventLoop {
+    clock: Clock,
+    spool: Spool,
+    epoch: Epoch,
+    link: Gateway,
+    commands: Commands,
+    status: Status,
+    robot: RobotHandle,
+    uplink: Uplink,
+    board: StatusBoard,
+    notifier: Notifier,
+    pending: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Robot messages whose records are on their way to the disk.
+    writing: usize,
+    /// A robot message is being looked up, and what the robot says next must wait its turn.
+    looking_up: bool,
+    /// Robot messages that are accepted when the step they caused is durable.
+    accepts: BTreeMap<Ticket, Accept>,
+    stop_robot: watch::Sender<bool>,
+    stop_uplink: watch::Sender<bool>,
+}
+
+impl EventLoop {
+    fn new(parts: Parts) -> Self {
+        let Parts {
+            clock,
+            spool,
+            state,
+            robot,
+            uplink,
+            board,
+            notifier,
+            seed,
+            stop_robot,
+            stop_uplink,
+        } = parts;
+        let software = env!("CARGO_PKG_VERSION").to_owned();
+        let last_motion = state.last_motion.as_ref();
+        let now = clock.uptime();
+        Self {
+            link: Gateway::new(view(&state), state.down, software, seed),
+            commands: Commands::new(clock.boot(), state.commands, last_motion, now),
+            epoch: state.epoch,
+            status: state.status,
+            clock,
+            spool,
+            robot,
+            uplink,
+            board,
+            notifier,
+            pending: FuturesUnordered::new(),
+            writing: 0,
+            looking_up: false,
+            accepts: BTreeMap::new(),
+            stop_robot,
+            stop_uplink,
+        }
+    }
+
+    fn start(&mut self) {
+        // What the robot's side was before the restart is not known to be so now.
+        self.status.robot_side = Some(RobotSide::Down);
+        self.board.set_status(&self.status);
+        self.carry_out();
+        self.notifier.ready();
+    }
+
+    const fn takes_robot_input(&self) -> bool {
+        self.writing < WRITES_MAX && !self.looking_up
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        let timers = [self.link.poll_timeout(), self.commands.poll_timeout()];
+        let at = timers.into_iter().flatten().min()?;
+        Some(Instant::now() + at.since(self.clock.uptime()))
+    }
+
+    fn handle(&mut self, input: Input) {
+        match input {
+            Input::Done(done) => self.handle_done(done),
+            Input::News(news) => self.handle_news(news),
+            Input::Robot(input) => self.handle_robot(input),
+            Input::Timeout => {
+                let now = self.clock.stamp();
+                self.link.handle_timeout(now);
+                self.commands.handle_timeout(now.uptime);
+            }
+            Input::Tick => self.notifier.alive(),
+        }
+    }
+
+    fn handle_news(&mut self, news: News) {
+        let now = self.clock.stamp();
+        match news {
+            News::Connected(connection) => {
+                self.board.set_link(LinkState::Connected);
+                self.link.handle_connected(connection, now);
+            }
+            News::Disconnected(reason) => {
+                self.board.set_link(LinkState::Disconnected(reason));
+                self.link.handle_disconnected();
+            }
+            News::Down(epoch, down) => {
+                if epoch == self.epoch {
+                    self.link.handle_down(down, now);
+                }
+            }
+        }
+    }
+
+    fn handle_robot(&mut self, input: RobotInput) {
+        if input.redelivered
+            && let Some(source) = input.source.clone()
+        {
+            self.looking_up = true;
+            let spool = self.spool.clone();
+            self.push(async move { Done::Known(input, spool.knows(source).await) });
+            return;
+        }
+        self.hear(input);
+    }
+
+    fn hear(&mut self, input: RobotInput) {
+        let RobotInput {
+            message,
+            source,
+            redelivered,
+            accept,
+        } = input;
+        let now = self.clock.uptime();
+        match message {
+            RobotMessage::Connected { backlog } => {
+                info!(backlog, "the robot's broker is there");
+                self.commands.handle_reach(Reach::Draining, now);
+                self.set_robot_side(RobotSide::Up);
+                accept.accept();
+            }
+            RobotMessage::Drained => {
+                self.commands.handle_reach(Reach::Ready, now);
+                accept.accept();
+            }
+            RobotMessage::Disconnected { reason } => {
+                warn!(%reason, "the robot's broker is away");
+                self.commands.handle_reach(Reach::Away, now);
+                self.set_robot_side(RobotSide::Down);
+                accept.accept();
+            }
+            RobotMessage::Arrived { command, pose } => {
+                let outcome = Outcome::Arrived(pose);
+                self.report(Report { command, outcome, source, redelivered }, accept);
+            }
+            RobotMessage::Failed { command, detail } => {
+                let outcome = Outcome::Failed(detail);
+                self.report(Report { command, outcome, source, redelivered }, accept);
+            }
+            RobotMessage::Status(status) => {
+                self.commands.handle_status(&status);
+                self.absorb(&status, accept);
+            }
+            RobotMessage::Alarm(alarm) => {
+                self.append(source, Event::Alarm(alarm), accept);
+            }
+            RobotMessage::Custom(custom) => {
+                self.append(source, Event::Custom(custom), accept);
+            }
+        }
+    }
+
+    fn report(&mut self, report: Report, accept: Accept) {
+        match self.commands.handle_report(report, self.clock.uptime()) {
+            Heard::News(ticket) => {
+                self.accepts.insert(ticket, accept);
+            }
+            Heard::NoNews => accept.accept(),
+        }
+    }
+
+    fn set_robot_side(&mut self, side: RobotSide) {
+        let change = Status {
+            robot_side: Some(side),
+            ..Status::default()
+        };
+        self.absorb(&change, Accept::default());
+    }
+
+    /// Shows the newest status, and records it where it tells a change and not only a sample.
+    fn absorb(&mut self, newer: &Status, accept: Accept) {
+        let before = self.status.clone();
+        self.status.absorb(newer);
+        let now = self.clock.uptime();
+        self.link.handle_status(self.status.clone(), now);
+        self.board.set_status(&self.status);
+        let (spool, status) = (self.spool.clone(), self.status.clone());
+        self.push(async move { Done::Released(spool.set_status(status).await) });
+        let is_change = before.activity != self.status.activity
+            || before.robot_side != self.status.robot_side
+            || before.floor != self.status.floor;
+        if is_change {
+            self.append(None, Event::Changed(self.status.clone()), accept);
+        } else {
+            accept.accept();
+        }
+    }
+
+    /// Writes one record; its message is accepted when it is durable.
+    fn append(&mut self, source: Option<spool::SourceId>, event: Event, accept: Accept) {
+        let (spool, record) = (self.spool.clone(), self.record(event));
+        self.writing += 1;
+        self.push(async move {
+            let written = spool.append_from_source(source, vec![record]).await;
+            Done::Appended(accept, written)
+        });
+    }
+
+    fn handle_done(&mut self, done: Done) {
+        let now = self.clock.stamp();
+        match done {
+            Done::Read(from, read) => {
+                let items = match read {
+                    Ok(read) if read.epoch == self.epoch && read.first == from => read.items,
+                    Ok(_) => Vec::new(),
+                    Err(error) => {
+                        error!(%error, "the spool cannot be read");
+                        self.board.set_spool_error(&error);
+                        Vec::new()
+                    }
+                };
+                self.link.handle_read(from, items, now.uptime);
+            }
+            Done::CommandsStored(cursor, commands, stored) => {
+                self.handle_commands_stored(cursor, commands, stored, now.uptime);
+            }
+            Done::Persisted(ticket, written) => self.handle_persisted(ticket, written, now.uptime),
+            Done::Appended(accept, written) => {
+                self.writing -= 1;
+                match written {
+                    Ok(written) => {
+                        accept.accept();
+                        self.appended(written.appended.next, now.uptime);
+                    }
+                    // Not accepted, so the robot's broker keeps the message and sends it again.
+                    Err(error) => self.refused(&error),
+                }
+            }
+            Done::Known(input, known) => {
+                self.looking_up = false;
+                match known {
+                    Ok(true) => input.accept.accept(),
+                    Ok(false) => self.hear(input),
+                    Err(error) => self.refused(&error),
+                }
+            }
+            Done::Renewed(state) => self.handle_renewed(state),
+            Done::Released(outcome) => {
+                if let Err(error) = outcome {
+                    self.refused(&error);
+                }
+            }
+            Done::Executed(id, result) => {
+                self.commands.handle_executed(id, result, now.uptime);
+            }
+        }
+    }
+
+    fn handle_commands_stored(
+        &mut self,
+        cursor: Cursor,
+        commands: Vec<StoredCommand>,
+        stored: spool::Result<StoredCommands>,
+        now: Uptime,
+    ) {
+        let stored = match stored {
+            Ok(stored) => stored,
+            // Not acknowledged, so the relay sends them again.
+            Err(error) => return self.refused(&error),
+        };
+        self.link.handle_commands_stored(cursor, now);
+        self.appended(stored.appended.next, now);
+        for command in commands {
+            if stored.fresh.contains(&command.command.id) {
+                let id = command.command.id;
+                info!(command = %id, order = ?command.command.order, "command received");
+                self.commands.handle_command(command, now);
+            }
+        }
+    }
+
+    fn handle_persisted(&mut self, ticket: Ticket, written: spool::Result<Written>, now: Uptime) {
+        match written {
+            Ok(written) => {
+                if let Some(accept) = self.accepts.remove(&ticket) {
+                    accept.accept();
+                }
+                self.appended(written.appended.next, now);
+                self.commands.handle_persisted(ticket, now);
+            }
+            Err(error) => {
+                self.refused(&error);
+                self.commands.handle_persist_failed(ticket, now);
+            }
+        }
+    }
+
+    fn handle_renewed(&mut self, state: spool::Result<SpoolState>) {
+        match state {
+            Ok(state) => {
+                warn!(epoch = %state.epoch, "the relay had more than the spool; a new epoch began");
+                self.epoch = state.epoch;
+                self.uplink.epoch.send_replace(state.epoch);
+                self.link.handle_renewed(view(&state), self.clock.stamp());
+            }
+            Err(error) => {
+                self.refused(&error);
+                self.renew_epoch(RENEW_AGAIN);
+            }
+        }
+    }
+
+    fn appended(&mut self, next: Seq, now: Uptime) {
+        self.board.set_next(next);
+        self.link.handle_appended(next, now);
+    }
+
+    fn refused(&self, error: &spool::SpoolError) {
+        error!(%error, "the spool did not take it");
+        self.board.set_spool_error(error);
+    }
+
+    /// Carries out what the cores want, until they want no more.
+    fn carry_out(&mut self) {
+        loop {
+            if let Some(output) = self.commands.poll_output() {
+                self.carry_out_command(output);
+            } else if let Some(output) = self.link.poll_output() {
+                self.carry_out_link(output);
+            } else {
+                break;
+            }
+        }
+        self.board
+            .set_commands(self.commands.running(), self.commands.unfinished());
+    }
+
+    fn carry_out_command(&mut self, output: CommandOutput) {
+        match output {
+            CommandOutput::Persist(step) => {
+                let records = step.events.into_iter().map(|event| self.record(event));
+                let entry = Entry {
+                    source: step.source,
+                    changes: step.changes,
+                    records: records.collect(),
+                };
+                let (spool, ticket) = (self.spool.clone(), step.ticket);
+                self.push(async move { Done::Persisted(ticket, spool.write(entry).await) });
+            }
+            CommandOutput::Execute { id, order } => {
+                info!(command = %id, ?order, "order handed to the robot");
+                match self.robot.orders.execute(id, order) {
+                    Ok(answer) => self.push(async move {
+                        let gone = || HandOverError::Unknown("the adapter gave no answer".to_owned());
+                        Done::Executed(id, answer.await.unwrap_or_else(|_| Err(gone())))
+                    }),
+                    Err(error) => {
+                        let now = self.clock.uptime();
+                        self.commands.handle_executed(id, Err(error), now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn carry_out_link(&mut self, output: LinkOutput) {
+        let (spool, epoch) = (self.spool.clone(), self.epoch);
+        match output {
+            // A frame that finds no room is lost, and the link's timers send it again.
+            LinkOutput::Hello(hello) => {
+                self.uplink.frames.try_send(Frame::Hello(epoch, hello)).ok();
+            }
+            LinkOutput::Up(relay, up) => {
+                self.uplink.frames.try_send(Frame::Up(epoch, relay, up)).ok();
+            }
+            LinkOutput::Live(relay, live) => {
+                self.uplink.live.try_send((epoch, relay, live)).ok();
+            }
+            LinkOutput::Read {
+                from,
+                max_items,
+                max_bytes,
+            } => self.push(async move {
+                Done::Read(from, spool.read(from, max_items, max_bytes).await)
+            }),
+            LinkOutput::Release { next } => {
+                self.board.set_acked(next);
+                self.push(async move { Done::Released(spool.release(next).await) });
+            }
+            LinkOutput::Store {
+                cursor,
+                commands,
+                received,
+            } => self.store_commands(cursor, commands, received),
+            LinkOutput::RenewEpoch => self.renew_epoch(Duration::ZERO),
+            LinkOutput::Reconnect => self.uplink.reconnect.send_modify(|count| *count += 1),
+            LinkOutput::Opened(session, relay) => {
+                info!(%session, %relay, "session opened");
+                self.board.set_link(LinkState::Session(session, relay));
+            }
+            LinkOutput::Closed(reason) => {
+                info!(?reason, "session closed");
+                self.board.set_link(LinkState::Connected);
+            }
+        }
+    }
+
+    fn store_commands(&mut self, cursor: Cursor, commands: Vec<Command>, received: Uptime) {
+        let boot = self.clock.boot();
+        let commands: Vec<StoredCommand> = commands
+            .into_iter()
+            .map(|command| StoredCommand::received(command, boot, received))
+            .collect();
+        let rows = commands.iter().map(|stored| {
+            let event = command::update(stored.command.id, Progress::Received, "");
+            (stored.clone(), self.record(event))
+        });
+        let (spool, rows) = (self.spool.clone(), rows.collect());
+        self.push(async move {
+            let stored = spool.store_commands(cursor, rows).await;
+            Done::CommandsStored(cursor, commands, stored)
+        });
+    }
+
+    fn renew_epoch(&mut self, pause: Duration) {
+        let spool = self.spool.clone();
+        self.push(async move {
+            tokio::time::sleep(pause).await;
+            Done::Renewed(match getrandom::u64() {
+                Ok(random) => spool.renew_epoch(Epoch(random)).await,
+                Err(error) => Err(spool::SpoolError::NoRandomness(error)),
+            })
+        });
+    }
+
+    fn record(&self, event: Event) -> Record {
+        Record {
+            stamp: self.clock.stamp(),
+            event,
+        }
+    }
+
+    fn push(&self, work: impl Future<Output = Done> + Send + 'static) {
+        self.pending.push(Box::pin(work));
+    }
+
+    /// Stops taking messages, lets the disk finish, says goodbye to the broker, closes the spool.
+    async fn shut_down(mut self) -> Result<(), EventLoopError> {
+        self.notifier.stopping();
+        self.stop_robot.send_replace(true);
+        let drained = tokio::time::timeout(DRAIN_LIMIT, async {
+            while let Some(done) = self.pending.next().await {
+                self.handle_done(done);
+                self.carry_out();
+                self.notifier.alive();
+            }
+        });
+        if drained.await.is_err() {
+            warn!("the disk or the robot's broker did not answer in time");
+        }
+        self.stop_uplink.send_replace(true);
+        for (name, task) in [("uplink", self.uplink.task), ("robot", self.robot.task)] {
+            if tokio::time::timeout(DRAIN_LIMIT, task).await.is_err() {
+                warn!(name, "task did not end in time");
+            }
+        }
+        self.spool.close().await?;
+        Ok(())
+    }
+}
+
+const fn view(state: &SpoolState) -> SpoolView {
+    SpoolView {
+        epoch: state.epoch,
+        first: state.first,
+        next: state.next,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
