@@ -1,5 +1,6 @@
 //! The cloud relay between people and robots.
 
+pub mod broker;
 pub mod catalog;
 pub mod journal;
 pub mod live;
