@@ -1,6 +1,7 @@
 //! The cloud relay between people and robots.
 
 pub mod app;
+pub mod broker;
 pub mod catalog;
 pub mod clock;
 pub mod fleet;
