@@ -98,8 +98,14 @@ impl Projection {
         let mut updates = Vec::new();
         let mut next = run.first;
         for item in &run.items {
-            self.apply_item(run.robot, item, run.received, run.clock_offset, &mut updates)
-                .await?;
+            self.apply_item(
+                run.robot,
+                item,
+                run.received,
+                run.clock_offset,
+                &mut updates,
+            )
+            .await?;
             next = next.plus(item.covers);
         }
         let cursor = Cursor {
@@ -244,7 +250,9 @@ impl Projection {
     fn lag(&self, robot: RobotId, cursor: Cursor) -> u64 {
         let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
         let same_epoch = applied.get(&robot).filter(|own| own.epoch == cursor.epoch);
-        cursor.next.since(same_epoch.map_or(Seq::FIRST, |own| own.next))
+        cursor
+            .next
+            .since(same_epoch.map_or(Seq::FIRST, |own| own.next))
     }
 }
 

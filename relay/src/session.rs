@@ -102,7 +102,10 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
         metrics,
     };
     loop {
-        let timeout = driver.fleet.poll_timeout().map(|at| driver.clock.instant(at));
+        let timeout = driver
+            .fleet
+            .poll_timeout()
+            .map(|at| driver.clock.instant(at));
         let sleep = async {
             match timeout {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -225,18 +228,18 @@ impl Driver {
                     self.open_hello(hello.topic, &hello.payload);
                 }
             }
-            Done::Recalled(robot, session, up_next, ledger) => self
-                .fleet
-                .with(robot, |link| link.handle_recalled(session, up_next, ledger, now)),
+            Done::Recalled(robot, session, up_next, ledger) => self.fleet.with(robot, |link| {
+                link.handle_recalled(session, up_next, ledger, now)
+            }),
             Done::Stored(robot, session, next, bytes) => self
                 .fleet
                 .with(robot, |link| link.handle_stored(session, next, bytes)),
             Done::StoreFailed(robot, session, bytes) => self
                 .fleet
                 .with(robot, |link| link.handle_store_failed(session, bytes)),
-            Done::Loaded(robot, session, from, commands) => self
-                .fleet
-                .with(robot, |link| link.handle_loaded(session, from, commands, now)),
+            Done::Loaded(robot, session, from, commands) => self.fleet.with(robot, |link| {
+                link.handle_loaded(session, from, commands, now)
+            }),
             Done::LoadFailed(robot, session) => self
                 .fleet
                 .with(robot, |link| link.handle_load_failed(session, now)),
@@ -292,7 +295,7 @@ impl Driver {
         match self.fleet.seal(robot, epoch, &nonce, down) {
             // A frame that is lost here is sent again by the link's own timers.
             Ok(Some(frame)) => {
-                if let Err(error) = self.broker.publish(Topic::Down(robot), frame.into()) {
+                if let Err(error) = self.broker.publish(Topic::Down(robot), frame) {
                     debug!(%robot, %error, "frame to the robot dropped");
                 }
             }

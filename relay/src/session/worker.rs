@@ -178,7 +178,8 @@ impl Workers {
 
     fn of(&mut self, robot: RobotId) -> &RobotWorkers {
         let (stores, done) = (&self.stores, &self.done);
-        let is_dead = |workers: &mut RobotWorkers| workers.tasks.iter().any(JoinHandle::is_finished);
+        let is_dead =
+            |workers: &mut RobotWorkers| workers.tasks.iter().any(JoinHandle::is_finished);
         if self.robots.get_mut(&robot).is_some_and(is_dead) {
             // Only a panic ends a worker early; a new one starts from what is stored.
             error!(%robot, "a worker of the robot had died");
