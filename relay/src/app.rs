@@ -1,2 +1,211 @@
-//! The composition root: opens the stores, starts the tasks in the order in which they depend on each
-//! other, and ends them in the reverse order. The only file that names concrete stores.
+//! The composition root: opens the stores, binds the listeners, starts the tasks in the order in
+//! which they depend on each other, and ends them in the reverse order. The only file that names
+//! concrete stores.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use brrbrr_proto::id::RelayId;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use crate::broker::{self, Authenticate, BrokerConfig, Credentials, Limits, Refused};
+use crate::catalog::sqlite::SqliteCatalog;
+use crate::catalog::{Catalog, CatalogError};
+use crate::config::{Config, TlsFiles};
+use crate::data_dir::Listening;
+use crate::http::{self, Services, Settings};
+use crate::journal::Journal;
+use crate::journal::sqlite::SqliteJournal;
+use crate::live::Live;
+use crate::live::memory::MemoryLive;
+use crate::metrics::Metrics;
+use crate::projection::Projection;
+use crate::push::Push;
+use crate::session;
+use crate::session::worker::Stores;
+use crate::wake::Wakeups;
+
+/// Robots that were removed and wait for the session driver. Removing is rare and done by people.
+const REMOVED: usize = 64;
+/// How long the session driver may take to finish what it began. Longer than its own limit.
+const SESSION_LIMIT: Duration = Duration::from_secs(8);
+
+/// Runs the relay until `shutdown` resolves.
+///
+/// # Errors
+/// Says what keeps it from running.
+pub async fn run(
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    config.data.create()?;
+    let lock = config.data.lock()?;
+    let catalog: Arc<dyn Catalog> = Arc::new(SqliteCatalog::open(&config.data.catalog())?);
+    let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&config.data.journal())?);
+    let live: Arc<dyn Live> = Arc::new(MemoryLive::open(&config.data.live())?);
+
+    let http_listener = bind("HTTP", config.http).await?;
+    let mqtt_listener = bind("MQTT", config.mqtt).await?;
+    let listening = Listening::new(
+        http_listener.local_addr()?,
+        mqtt_listener.local_addr()?,
+        config.mqtt_tls.is_some(),
+        config.mqtt_public_url.as_deref(),
+    );
+
+    let relay = RelayId(getrandom::u64().context("the operating system gives no random numbers")?);
+    let (stop, stopped) = watch::channel(false);
+    let tls = config.mqtt_tls.as_ref().map(tls_config).transpose()?;
+    let (broker, frames) = broker::spawn(
+        mqtt_listener,
+        BrokerConfig {
+            relay,
+            tls: tls.map(Arc::new),
+            limits: Limits::default(),
+        },
+        authenticate(Arc::clone(&catalog)),
+        turned(stopped.clone()),
+    )?;
+
+    let metrics = Arc::new(Metrics::new(broker.clone()));
+    let link_metrics = Arc::clone(&metrics.link);
+    let wakeups = Arc::new(Wakeups::default());
+    let (removed_tx, removed) = mpsc::channel(REMOVED);
+    let projection = Arc::new(Projection::new(
+        Arc::clone(&catalog),
+        Arc::clone(&journal),
+        Arc::clone(&live),
+        Arc::clone(&link_metrics),
+    ));
+    let (stop_sessions, sessions_stopped) = watch::channel(false);
+    let sessions = tokio::spawn(session::run(
+        session::Parts {
+            relay,
+            broker,
+            frames,
+            removed,
+            wakeups: Arc::clone(&wakeups),
+            workers: Stores {
+                catalog: Arc::clone(&catalog),
+                journal: Arc::clone(&journal),
+                live: Arc::clone(&live),
+                projection,
+                metrics: Arc::clone(&link_metrics),
+            },
+            metrics: link_metrics,
+        },
+        sessions_stopped,
+    ));
+    let mut sessions = sessions;
+
+    let services = Arc::new(Services {
+        catalog,
+        live,
+        journal,
+        push: Push::default(),
+        wakeups,
+        metrics,
+        removed: removed_tx,
+        settings: Settings {
+            legacy_open: config.legacy_open,
+            admin_token: config.admin_token.clone(),
+            cors_origins: config.cors_origins.clone(),
+            ..Settings::default()
+        },
+    });
+    let (stop_http, http_stopped) = watch::channel(false);
+    let mut http = tokio::spawn(http::serve(http_listener, services, turned(http_stopped)));
+
+    config.data.note_listening(&listening)?;
+    info!(http = listening.http, mqtt = listening.mqtt, %relay, "relay serves");
+    notify(&[sd_notify::NotifyState::Ready]);
+
+    let failure = tokio::select! {
+        () = shutdown => None,
+        ended = &mut sessions => Some(match ended {
+            Ok(Ok(())) => anyhow::anyhow!("the session driver ended"),
+            Ok(Err(error)) => error.into(),
+            Err(panic) => anyhow::anyhow!("the session driver failed: {panic}"),
+        }),
+        _ = &mut http => Some(anyhow::anyhow!("the HTTP server ended")),
+    };
+
+    // Callers first, then robots, then the broker: each may still need what comes after it.
+    notify(&[sd_notify::NotifyState::Stopping]);
+    stop_http.send_replace(true);
+    if !http.is_finished() && http.await.is_err() {
+        warn!("the HTTP server did not end cleanly");
+    }
+    stop_sessions.send_replace(true);
+    if !sessions.is_finished()
+        && tokio::time::timeout(SESSION_LIMIT, sessions).await.is_err()
+    {
+        warn!("the session driver did not end in time");
+    }
+    stop.send_replace(true);
+    drop(lock);
+    failure.map_or(Ok(()), Err)
+}
+
+async fn bind(what: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen for {what} on {address}"))
+}
+
+/// Resolves when the value turns true, or when nobody can turn it any more.
+async fn turned(mut value: watch::Receiver<bool>) {
+    value.wait_for(|value| *value).await.ok();
+}
+
+/// A robot may connect if it is in the catalog and knows its password.
+fn authenticate(catalog: Arc<dyn Catalog>) -> Authenticate {
+    Arc::new(move |credentials: Credentials| {
+        let catalog = Arc::clone(&catalog);
+        Box::pin(async move {
+            let Ok(robot) = credentials.username.parse() else {
+                return Err(Refused::BadCredentials);
+            };
+            let secret = catalog.secret(robot).await.map_err(|error| match error {
+                CatalogError::Missing(_) => Refused::BadCredentials,
+                CatalogError::Conflict(_)
+                | CatalogError::UnknownPlace { .. }
+                | CatalogError::Away(_)
+                | CatalogError::Corrupt(_) => {
+                    warn!(%robot, %error, "the robot's password cannot be checked");
+                    Refused::Unavailable
+                }
+            })?;
+            if secret.mqtt_password().matches(&credentials.password) {
+                Ok(robot)
+            } else {
+                Err(Refused::BadCredentials)
+            }
+        })
+    })
+}
+
+fn tls_config(files: &TlsFiles) -> anyhow::Result<rustls::ServerConfig> {
+    let chain = CertificateDer::pem_file_iter(&files.cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("cannot read the certificates in {}", files.cert.display()))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .with_context(|| format!("cannot read the key in {}", files.key.display()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .context("the MQTT certificate and key do not belong together")
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "the service manager cannot be told");
+    }
+}
