@@ -3,9 +3,13 @@
 pub mod app;
 pub mod broker;
 pub mod catalog;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod data_dir;
 pub mod fleet;
 pub mod journal;
 pub mod live;
+pub mod seed;
 pub mod sqlite;
 pub mod wake;

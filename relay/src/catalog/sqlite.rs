@@ -4,26 +4,28 @@
 //! memory, and are never older than the newest commit, whichever process made it: each answer asks
 //! SQLite for its data version first, which costs about a microsecond.
 
+mod building;
+mod ledger;
+mod seed;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use brrbrr_proto::down::Order;
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, RobotId, Seq};
 use brrbrr_proto::live::Pose;
 use brrbrr_proto::seal::Secret;
 use brrbrr_proto::up::CommandUpdate;
 use jiff::Timestamp;
-use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, ffi, params};
 
 use super::{
-    Catalog, CatalogError, CommandState, DownStream, Happening, HappeningDetails, LedgerEntry,
-    NewCommand, Place, PlaceDetails, Result, Robot, Transition, stored_name,
+    Catalog, CatalogError, DownStream, Happening, HappeningDetails, LedgerEntry, NewCommand, Place,
+    PlaceDetails, Result, Robot, Transition,
 };
 use crate::sqlite::{
-    Access, Fault, OpenError, Schema, StoreThread, open, open_reader, parsed, position, rounded,
-    stored_limit, stored_position, time, unreadable,
+    Access, Fault, OpenError, Schema, StoreThread, open, open_reader, parsed, position,
+    stored_limit, stored_position,
 };
 
 const SCHEMA: Schema = Schema {
@@ -58,8 +60,17 @@ impl SqliteCatalog {
         })
     }
 
-    /// Runs several changes as one: all of them happen or none.
-    pub(crate) async fn change<T: Send + 'static>(
+    /// Gives a robot a new secret; the old one and the enrolment files that hold it are void.
+    ///
+    /// # Errors
+    /// [`CatalogError::Missing`] where there is no such robot.
+    pub async fn renew_secret(&self, id: RobotId, secret: &Secret) -> Result<()> {
+        let secret = secret.clone();
+        self.change(move |connection| building::update_secret(connection, id, &secret))
+            .await
+    }
+
+    async fn change<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -118,9 +129,9 @@ impl Lists {
     fn read(connection: &Connection) -> Result<Self> {
         Ok(Self {
             revision: revision(connection)?,
-            places: all(connection, "SELECT * FROM places ORDER BY id", place)?,
-            happenings: all(connection, "SELECT * FROM events ORDER BY id", happening)?,
-            robots: all(connection, "SELECT * FROM robots ORDER BY id", robot)?,
+            places: building::places(connection)?,
+            happenings: building::happenings(connection)?,
+            robots: building::robots(connection)?,
         })
     }
 }
@@ -153,12 +164,12 @@ impl Catalog for SqliteCatalog {
     }
 
     async fn add_place(&self, details: PlaceDetails) -> Result<Place> {
-        self.change(move |connection| insert_place(connection, details))
+        self.change(move |connection| building::insert_place(connection, details))
             .await
     }
 
     async fn change_place(&self, id: i64, details: PlaceDetails) -> Result<Place> {
-        self.change(move |connection| update_place(connection, id, details))
+        self.change(move |connection| building::update_place(connection, id, details))
             .await
     }
 
@@ -186,7 +197,7 @@ impl Catalog for SqliteCatalog {
     }
 
     async fn add_happening(&self, details: HappeningDetails) -> Result<Happening> {
-        self.change(move |connection| insert_happening(connection, details))
+        self.change(move |connection| building::insert_happening(connection, details))
             .await
     }
 
@@ -220,8 +231,10 @@ impl Catalog for SqliteCatalog {
     ) -> Result<Robot> {
         let name = name.to_owned();
         let secret = secret.clone();
-        self.change(move |connection| insert_robot(connection, &name, floor, home, &secret))
-            .await
+        self.change(move |connection| {
+            building::insert_robot(connection, &name, floor, home, &secret)
+        })
+        .await
     }
 
     async fn remove_robot(&self, id: RobotId) -> Result<()> {
@@ -247,16 +260,16 @@ impl Catalog for SqliteCatalog {
     }
 
     async fn submit(&self, command: NewCommand) -> Result<LedgerEntry> {
-        self.change(move |connection| submit(connection, command))
+        self.change(move |connection| ledger::submit(connection, command))
             .await
     }
 
     async fn command(&self, id: CommandId) -> Result<(LedgerEntry, Vec<Transition>)> {
         self.reader
             .call(move |connection| {
-                let found = find_command(connection, id)?;
+                let found = ledger::find_command(connection, id)?;
                 let (number, entry) = found.ok_or_else(|| missing_command(id))?;
-                Ok((entry, transitions(connection, number)?))
+                Ok((entry, ledger::transitions(connection, number)?))
             })
             .await
     }
@@ -269,7 +282,7 @@ impl Catalog for SqliteCatalog {
     ) -> Result<Vec<LedgerEntry>> {
         self.reader
             .call(move |connection| {
-                let stream = down_stream(connection, robot)?;
+                let stream = ledger::down_stream(connection, robot)?;
                 let mut ask = connection.prepare_cached(
                     "SELECT * FROM commands WHERE robot = ?1 AND epoch = ?2 AND seq >= ?3
                      ORDER BY seq LIMIT ?4",
@@ -281,7 +294,7 @@ impl Catalog for SqliteCatalog {
                         stored_position(from),
                         stored_limit(limit)
                     ],
-                    entry,
+                    ledger::entry,
                 )?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
@@ -291,30 +304,31 @@ impl Catalog for SqliteCatalog {
     async fn recent_commands(&self, robot: RobotId, limit: usize) -> Result<Vec<LedgerEntry>> {
         self.reader
             .call(move |connection| {
-                down_stream(connection, robot)?;
+                ledger::down_stream(connection, robot)?;
                 let mut ask = connection.prepare_cached(
                     "SELECT * FROM commands WHERE robot = ?1 ORDER BY number DESC LIMIT ?2",
                 )?;
-                let rows = ask.query_map(params![robot.number(), stored_limit(limit)], entry)?;
+                let rows =
+                    ask.query_map(params![robot.number(), stored_limit(limit)], ledger::entry)?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
             .await
     }
 
     async fn mark_sent(&self, robot: RobotId, from: Seq, to: Seq, at: Timestamp) -> Result<()> {
-        self.change(move |connection| mark_sent(connection, robot, from, to, at))
+        self.change(move |connection| ledger::mark_sent(connection, robot, from, to, at))
             .await
     }
 
     async fn down_stream(&self, robot: RobotId) -> Result<DownStream> {
         self.reader
-            .call(move |connection| down_stream(connection, robot))
+            .call(move |connection| ledger::down_stream(connection, robot))
             .await
     }
 
     async fn mark_delivered(&self, robot: RobotId, cursor: Cursor) -> Result<()> {
         self.change(move |connection| {
-            let stream = down_stream(connection, robot)?;
+            let stream = ledger::down_stream(connection, robot)?;
             // A robot that has seen more than there is knows another ledger; see
             // `renew_down_stream`.
             let is_news = cursor.next > stream.acked && cursor.next <= stream.next;
@@ -329,14 +343,14 @@ impl Catalog for SqliteCatalog {
     }
 
     async fn renew_down_stream(&self, robot: RobotId, epoch: Epoch) -> Result<DownStream> {
-        self.change(move |connection| renew_down_stream(connection, robot, epoch))
+        self.change(move |connection| ledger::renew_down_stream(connection, robot, epoch))
             .await
     }
 
     async fn applied(&self, robot: RobotId, epoch: Epoch) -> Result<Seq> {
         self.reader
             .call(move |connection| {
-                down_stream(connection, robot)?;
+                ledger::down_stream(connection, robot)?;
                 let applied = connection
                     .prepare_cached("SELECT next FROM applied WHERE robot = ?1 AND epoch = ?2")?
                     .query_row(params![robot.number(), epoch.to_string()], |row| {
@@ -354,7 +368,7 @@ impl Catalog for SqliteCatalog {
         applied: Cursor,
         updates: Vec<(CommandUpdate, Timestamp)>,
     ) -> Result<Vec<LedgerEntry>> {
-        self.change(move |connection| apply(connection, robot, applied, updates))
+        self.change(move |connection| ledger::apply(connection, robot, applied, updates))
             .await
     }
 }
@@ -399,510 +413,8 @@ fn or_conflict(error: rusqlite::Error, what: impl FnOnce() -> String) -> Catalog
     }
 }
 
-fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
-    Ok(Place {
-        id: row.get("id")?,
-        details: PlaceDetails {
-            name: row.get("name")?,
-            description: row.get("description")?,
-            floor: row.get("floor")?,
-            xaxis: row.get("xaxis")?,
-            yaxis: row.get("yaxis")?,
-            thumburl: row.get("thumburl")?,
-            mapurl: row.get("mapurl")?,
-        },
-    })
-}
-
-fn happening(row: &Row<'_>) -> rusqlite::Result<Happening> {
-    Ok(Happening {
-        id: row.get("id")?,
-        details: HappeningDetails {
-            name: row.get("name")?,
-            description: row.get("description")?,
-            starttime: time(row, "starttime")?,
-            endtime: time(row, "endtime")?,
-            place_name: row.get("place_name")?,
-            place_floor: row.get("place_floor")?,
-            thumburl: row.get("thumburl")?,
-        },
-    })
-}
-
-fn robot(row: &Row<'_>) -> rusqlite::Result<Robot> {
-    let x: Option<f64> = row.get("home_x")?;
-    let y: Option<f64> = row.get("home_y")?;
-    let theta = row.get("home_theta")?;
-    Ok(Robot {
-        id: robot_id(row, "id")?,
-        name: row.get("name")?,
-        floor: row.get("floor")?,
-        home: x.zip(y).map(|(x, y)| Pose { x, y, theta }),
-    })
-}
-
 fn robot_id(row: &Row<'_>, column: &str) -> rusqlite::Result<RobotId> {
     let index = row.as_ref().column_index(column)?;
     let number: u32 = row.get(index)?;
     RobotId::new(number).ok_or(rusqlite::Error::IntegralValueOutOfRange(index, 0))
-}
-
-fn entry(row: &Row<'_>) -> rusqlite::Result<LedgerEntry> {
-    let order_column = row.as_ref().column_index("job")?;
-    let order = postcard::from_bytes(row.get_ref(order_column)?.as_blob()?)
-        .map_err(|error| unreadable(order_column, Type::Blob, error))?;
-    Ok(LedgerEntry {
-        command: NewCommand {
-            id: parsed(row, "id")?,
-            robot: robot_id(row, "robot")?,
-            order,
-            deadline: time(row, "deadline")?,
-            actor: row.get("actor")?,
-            idempotency_key: row.get("idempotency_key")?,
-            submitted: time(row, "submitted")?,
-        },
-        seq: position(row, "seq")?,
-        state: parsed(row, "state")?,
-        detail: row.get("detail")?,
-    })
-}
-
-pub(crate) fn insert_place(connection: &Connection, mut details: PlaceDetails) -> Result<Place> {
-    details.name = stored_name(&details.name);
-    connection
-        .prepare_cached(
-            "INSERT INTO places (name, description, floor, xaxis, yaxis, thumburl, mapurl)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
-            details.name,
-            details.description,
-            details.floor,
-            details.xaxis,
-            details.yaxis,
-            details.thumburl,
-            details.mapurl
-        ])
-        .map_err(|error| or_conflict(error, || place_name(&details)))?;
-    Ok(Place {
-        id: connection.last_insert_rowid(),
-        details,
-    })
-}
-
-pub(crate) fn update_place(
-    connection: &Connection,
-    id: i64,
-    mut details: PlaceDetails,
-) -> Result<Place> {
-    details.name = stored_name(&details.name);
-    let changed = connection
-        .prepare_cached(
-            "UPDATE places SET name = ?2, description = ?3, floor = ?4, xaxis = ?5, yaxis = ?6,
-             thumburl = ?7, mapurl = ?8 WHERE id = ?1",
-        )?
-        .execute(params![
-            id,
-            details.name,
-            details.description,
-            details.floor,
-            details.xaxis,
-            details.yaxis,
-            details.thumburl,
-            details.mapurl
-        ])
-        .map_err(|error| or_conflict(error, || place_name(&details)))?;
-    one(changed, || format!("place {id}"))?;
-    Ok(Place { id, details })
-}
-
-fn place_name(details: &PlaceDetails) -> String {
-    format!("a place {:?} on floor {}", details.name, details.floor)
-}
-
-pub(crate) fn insert_happening(
-    connection: &Connection,
-    details: HappeningDetails,
-) -> Result<Happening> {
-    let details = normal_happening(details);
-    connection
-        .prepare_cached(
-            "INSERT INTO events
-             (name, description, starttime, endtime, place_name, place_floor, thumburl)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
-            details.name,
-            details.description,
-            details.starttime.as_microsecond(),
-            details.endtime.as_microsecond(),
-            details.place_name,
-            details.place_floor,
-            details.thumburl
-        ])
-        .map_err(|error| happening_error(error, &details))?;
-    Ok(Happening {
-        id: connection.last_insert_rowid(),
-        details,
-    })
-}
-
-pub(crate) fn update_happening(
-    connection: &Connection,
-    id: i64,
-    details: HappeningDetails,
-) -> Result<Happening> {
-    let details = normal_happening(details);
-    let changed = connection
-        .prepare_cached(
-            "UPDATE events SET name = ?2, description = ?3, starttime = ?4, endtime = ?5,
-             place_name = ?6, place_floor = ?7, thumburl = ?8 WHERE id = ?1",
-        )?
-        .execute(params![
-            id,
-            details.name,
-            details.description,
-            details.starttime.as_microsecond(),
-            details.endtime.as_microsecond(),
-            details.place_name,
-            details.place_floor,
-            details.thumburl
-        ])
-        .map_err(|error| happening_error(error, &details))?;
-    one(changed, || format!("event {id}"))?;
-    Ok(Happening { id, details })
-}
-
-fn normal_happening(mut details: HappeningDetails) -> HappeningDetails {
-    details.name = stored_name(&details.name);
-    details.place_name = stored_name(&details.place_name);
-    details.starttime = rounded(details.starttime);
-    details.endtime = rounded(details.endtime);
-    details
-}
-
-fn happening_error(error: rusqlite::Error, details: &HappeningDetails) -> CatalogError {
-    if violates(&error, ffi::SQLITE_CONSTRAINT_FOREIGNKEY) {
-        return CatalogError::UnknownPlace {
-            name: details.place_name.clone(),
-            floor: details.place_floor,
-        };
-    }
-    or_conflict(error, || format!("an event {:?}", details.name))
-}
-
-pub(crate) fn insert_robot(
-    connection: &Connection,
-    name: &str,
-    floor: i32,
-    home: Option<Pose>,
-    secret: &Secret,
-) -> Result<Robot> {
-    let name = stored_name(name);
-    let epoch = getrandom::u64()
-        .map(Epoch)
-        .map_err(|error| CatalogError::Away(format!("no randomness: {error}")))?;
-    connection
-        .prepare_cached(
-            "INSERT INTO robots
-             (name, floor, home_x, home_y, home_theta, secret, down_epoch, down_acked, down_next)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, 1)",
-        )?
-        .execute(params![
-            name,
-            floor,
-            home.map(|pose| pose.x),
-            home.map(|pose| pose.y),
-            home.and_then(|pose| pose.theta),
-            secret.reveal().as_str(),
-            epoch.to_string()
-        ])
-        .map_err(|error| or_conflict(error, || format!("a robot {name:?}")))?;
-    let number = connection.last_insert_rowid();
-    let id = u32::try_from(number).ok().and_then(RobotId::new);
-    let id = id.ok_or_else(|| CatalogError::Away("every robot number is used up".to_owned()))?;
-    Ok(Robot {
-        id,
-        name,
-        floor,
-        home,
-    })
-}
-
-pub(crate) fn update_robot(
-    connection: &Connection,
-    id: RobotId,
-    floor: i32,
-    home: Option<Pose>,
-) -> Result<()> {
-    let changed = connection
-        .prepare_cached(
-            "UPDATE robots SET floor = ?2, home_x = ?3, home_y = ?4, home_theta = ?5 WHERE id = ?1",
-        )?
-        .execute(params![
-            id.number(),
-            floor,
-            home.map(|pose| pose.x),
-            home.map(|pose| pose.y),
-            home.and_then(|pose| pose.theta)
-        ])?;
-    one(changed, || format!("robot {id}"))
-}
-
-pub(crate) fn update_secret(connection: &Connection, id: RobotId, secret: &Secret) -> Result<()> {
-    let changed = connection
-        .prepare_cached("UPDATE robots SET secret = ?2 WHERE id = ?1")?
-        .execute(params![id.number(), secret.reveal().as_str()])?;
-    one(changed, || format!("robot {id}"))
-}
-
-/// The lists as the running change sees them.
-pub(crate) fn robots_within(connection: &Connection) -> Result<Vec<Robot>> {
-    all(connection, "SELECT * FROM robots ORDER BY id", robot)
-}
-
-/// See [`robots_within`].
-pub(crate) fn places_within(connection: &Connection) -> Result<Vec<Place>> {
-    all(connection, "SELECT * FROM places ORDER BY id", place)
-}
-
-/// See [`robots_within`].
-pub(crate) fn happenings_within(connection: &Connection) -> Result<Vec<Happening>> {
-    all(connection, "SELECT * FROM events ORDER BY id", happening)
-}
-
-/// Also how every call on a robot's ledger finds out that there is no such robot.
-fn down_stream(connection: &Connection, robot: RobotId) -> Result<DownStream> {
-    connection
-        .prepare_cached("SELECT down_epoch, down_acked, down_next FROM robots WHERE id = ?1")?
-        .query_row([robot.number()], |row| {
-            Ok(DownStream {
-                epoch: parsed(row, "down_epoch")?,
-                acked: position(row, "down_acked")?,
-                next: position(row, "down_next")?,
-            })
-        })
-        .optional()?
-        .ok_or_else(|| missing_robot(robot))
-}
-
-fn submit(connection: &Connection, mut command: NewCommand) -> Result<LedgerEntry> {
-    command.deadline = rounded(command.deadline);
-    command.submitted = rounded(command.submitted);
-    let robot = command.robot;
-    let stream = down_stream(connection, robot)?;
-    if let Some(key) = &command.idempotency_key {
-        let earlier = connection
-            .prepare_cached("SELECT * FROM commands WHERE robot = ?1 AND idempotency_key = ?2")?
-            .query_row(params![robot.number(), key], entry)
-            .optional()?;
-        if let Some(earlier) = earlier {
-            return Ok(earlier);
-        }
-    }
-    let job = postcard::to_stdvec(&command.order)
-        .map_err(|error| CatalogError::Away(format!("the order cannot be encoded: {error}")))?;
-    connection
-        .prepare_cached(
-            "INSERT INTO commands
-             (id, robot, epoch, seq, kind, job, deadline, actor, idempotency_key, submitted,
-              state, detail)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'queued', '')",
-        )?
-        .execute(params![
-            command.id.to_string(),
-            robot.number(),
-            stream.epoch.to_string(),
-            stored_position(stream.next),
-            kind(&command.order),
-            job,
-            command.deadline.as_microsecond(),
-            command.actor,
-            command.idempotency_key,
-            command.submitted.as_microsecond()
-        ])
-        .map_err(|error| or_conflict(error, || format!("a command {}", command.id)))?;
-    let number = connection.last_insert_rowid();
-    note_step(
-        connection,
-        number,
-        CommandState::Queued,
-        command.submitted,
-        "",
-    )?;
-    connection
-        .prepare_cached("UPDATE robots SET down_next = ?2 WHERE id = ?1")?
-        .execute(params![
-            robot.number(),
-            stored_position(stream.next.plus(1))
-        ])?;
-    Ok(LedgerEntry {
-        command,
-        seq: stream.next,
-        state: CommandState::Queued,
-        detail: String::new(),
-    })
-}
-
-/// What people read in the `kind` column; `job` is what counts.
-fn kind(order: &Order) -> &'static str {
-    match order {
-        Order::GoTo(_) => "go-to",
-        Order::Stop => "stop",
-        Order::Pause => "pause",
-        Order::Resume => "resume",
-        Order::Dock => "dock",
-        Order::Say(_) => "say",
-        Order::Custom(_) => "custom",
-        Order::Cancel(_) => "cancel",
-    }
-}
-
-fn find_command(connection: &Connection, id: CommandId) -> Result<Option<(i64, LedgerEntry)>> {
-    let found = connection
-        .prepare_cached("SELECT * FROM commands WHERE id = ?1")?
-        .query_row([id.to_string()], |row| {
-            Ok((row.get("number")?, entry(row)?))
-        })
-        .optional()?;
-    Ok(found)
-}
-
-fn transitions(connection: &Connection, number: i64) -> Result<Vec<Transition>> {
-    let mut ask = connection.prepare_cached(
-        "SELECT state, at, detail FROM transitions WHERE command = ?1 ORDER BY number",
-    )?;
-    let rows = ask.query_map([number], |row| {
-        Ok(Transition {
-            state: parsed(row, "state")?,
-            at: time(row, "at")?,
-            detail: row.get("detail")?,
-        })
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-fn note_step(
-    connection: &Connection,
-    number: i64,
-    state: CommandState,
-    at: Timestamp,
-    detail: &str,
-) -> Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO transitions (command, state, at, detail) VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![number, state.name(), at.as_microsecond(), detail])?;
-    Ok(())
-}
-
-fn mark_sent(
-    connection: &Connection,
-    robot: RobotId,
-    from: Seq,
-    to: Seq,
-    at: Timestamp,
-) -> Result<()> {
-    let epoch = down_stream(connection, robot)?.epoch.to_string();
-    let mut mark = connection.prepare_cached(
-        "UPDATE commands SET state = 'sent'
-         WHERE robot = ?1 AND epoch = ?2 AND seq >= ?3 AND seq < ?4 AND state = 'queued'
-         RETURNING number",
-    )?;
-    let marked = mark.query_map(
-        params![
-            robot.number(),
-            epoch,
-            stored_position(from),
-            stored_position(to)
-        ],
-        |row| row.get(0),
-    )?;
-    let marked: Vec<i64> = marked.collect::<rusqlite::Result<_>>()?;
-    for number in marked {
-        note_step(connection, number, CommandState::Sent, at, "")?;
-    }
-    Ok(())
-}
-
-fn renew_down_stream(connection: &Connection, robot: RobotId, epoch: Epoch) -> Result<DownStream> {
-    let old = down_stream(connection, robot)?;
-    if old.epoch == epoch {
-        // The same call again, after an answer that was lost.
-        return Ok(old);
-    }
-    // What the robot has reported on is on its board, whatever its cursor said.
-    let mut ask = connection.prepare_cached(
-        "SELECT number FROM commands
-         WHERE robot = ?1 AND epoch = ?2 AND seq >= ?3 AND state IN ('queued', 'sent')
-         ORDER BY seq",
-    )?;
-    let waiting = ask.query_map(
-        params![
-            robot.number(),
-            old.epoch.to_string(),
-            stored_position(old.acked)
-        ],
-        |row| row.get(0),
-    )?;
-    let waiting: Vec<i64> = waiting.collect::<rusqlite::Result<_>>()?;
-    let mut next = Seq::FIRST;
-    for number in waiting {
-        connection
-            .prepare_cached("UPDATE commands SET epoch = ?2, seq = ?3 WHERE number = ?1")?
-            .execute(params![number, epoch.to_string(), stored_position(next)])?;
-        next = next.plus(1);
-    }
-    connection
-        .prepare_cached(
-            "UPDATE robots SET down_epoch = ?2, down_acked = 1, down_next = ?3 WHERE id = ?1",
-        )?
-        .execute(params![
-            robot.number(),
-            epoch.to_string(),
-            stored_position(next)
-        ])?;
-    Ok(DownStream {
-        epoch,
-        acked: Seq::FIRST,
-        next,
-    })
-}
-
-fn apply(
-    connection: &Connection,
-    robot: RobotId,
-    applied: Cursor,
-    updates: Vec<(CommandUpdate, Timestamp)>,
-) -> Result<Vec<LedgerEntry>> {
-    down_stream(connection, robot)?;
-    let mut changed = Vec::new();
-    for (update, at) in updates {
-        let Some((number, mut entry)) = find_command(connection, update.command)? else {
-            continue;
-        };
-        let state = CommandState::from(update.progress);
-        if entry.command.robot != robot || !entry.state.may_become(state) {
-            continue;
-        }
-        connection
-            .prepare_cached("UPDATE commands SET state = ?2, detail = ?3 WHERE number = ?1")?
-            .execute(params![number, state.name(), update.detail])?;
-        note_step(connection, number, state, at, &update.detail)?;
-        entry.state = state;
-        entry.detail = update.detail;
-        changed.push(entry);
-    }
-    connection
-        .prepare_cached(
-            "INSERT INTO applied (robot, epoch, next) VALUES (?1, ?2, ?3)
-             ON CONFLICT (robot, epoch) DO UPDATE SET next = max(next, excluded.next)",
-        )?
-        .execute(params![
-            robot.number(),
-            applied.epoch.to_string(),
-            stored_position(applied.next)
-        ])?;
-    Ok(changed)
 }
