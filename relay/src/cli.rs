@@ -123,8 +123,6 @@ async fn serve(
             "legacy_open is set and HTTP is open to other machines: anybody there can change the catalog"
         );
     }
-    config.data.create()?;
-    let _serving = config.data.lock()?;
     app::run(config, shutdown).await
 }
 
