@@ -1,0 +1,106 @@
+//! The composition root: opens the spool, starts the adapter, the uplink and the control socket, and
+//! runs the event loop. The only file that puts concrete parts together.
+
+use std::path::Path;
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::event_loop::{self, Parts};
+use crate::identity::Identity;
+use crate::local;
+use crate::notify::Notifier;
+use crate::robot;
+use crate::spool::Spool;
+use crate::status::StatusBoard;
+use crate::uplink::{self, UplinkConfig};
+
+/// The spool's name in the data folder.
+const SPOOL: &str = "spool.db";
+
+/// Runs the gateway until `shutdown` resolves.
+///
+/// # Errors
+/// Says what keeps it from running.
+pub async fn run(
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    let identity = Identity::load(&config.data)?;
+    let clock = Clock::of_this_boot()?;
+    let listener = local::bind(&config.data).await?;
+    let (spool, state) = open_spool(&config.data, clock).await?;
+    if let Some(aside) = &state.moved_aside {
+        error!(moved_to = %aside.display(), "the spool could not be used, a new one was begun");
+    }
+    info!(
+        robot = %identity.robot,
+        epoch = %state.epoch,
+        backlog = state.next.since(state.first),
+        "gateway starts"
+    );
+
+    let random = || getrandom::u64().context("the operating system gives no random numbers");
+    let (stop, stopped) = watch::channel(false);
+    let (stop_robot, robot_stopped) = watch::channel(false);
+    let (stop_uplink, uplink_stopped) = watch::channel(false);
+    let board = StatusBoard::new(
+        identity.robot,
+        &identity.enrolment.name,
+        state.epoch,
+        state.first,
+        state.next,
+    );
+    let control = tokio::spawn(local::serve(listener, board.clone()));
+    let uplink = uplink::spawn(
+        UplinkConfig {
+            robot: identity.robot,
+            broker: config.broker(&identity.enrolment)?,
+            ca: config.ca(&identity.enrolment)?,
+            secret: identity.secret,
+            seed: random()?,
+        },
+        state.epoch,
+        uplink_stopped,
+    )?;
+    let adapter = config.robot.adapter(&identity.enrolment);
+    let robot = robot::spawn(adapter, random()?, robot_stopped);
+    let parts = Parts {
+        clock,
+        spool,
+        state,
+        robot,
+        uplink,
+        board,
+        notifier: Notifier::from_environment(),
+        seed: random()?,
+        stop_robot,
+        stop_uplink,
+    };
+    let event_loop = event_loop::run(parts, stopped);
+    tokio::pin!(event_loop);
+    let outcome = tokio::select! {
+        outcome = &mut event_loop => outcome,
+        () = shutdown => {
+            stop.send_replace(true);
+            event_loop.await
+        }
+    };
+    control.abort();
+    outcome?;
+    info!("gateway stopped");
+    Ok(())
+}
+
+/// Opening reads the disk, so it is done where blocking is allowed.
+async fn open_spool(
+    data: &Path,
+    clock: Clock,
+) -> anyhow::Result<(Spool, crate::spool::SpoolState)> {
+    let path = data.join(SPOOL);
+    let opened = tokio::task::spawn_blocking(move || Spool::open(&path, clock.wall()));
+    Ok(opened.await.context("opening the spool failed")??)
+}

@@ -1,0 +1,208 @@
+//! The control socket: HTTP on a Unix socket in the data folder, for `brrbrr-gateway status` and for
+//! whatever watches the board. Only the daemon's own user can open it.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Full, Limited};
+use hyper::header::CONTENT_TYPE;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use thiserror::Error;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+use crate::status::{Snapshot, StatusBoard};
+
+/// The socket's name in the data folder.
+pub const SOCKET: &str = "control.sock";
+/// Connections at a time. A person and a collector or two.
+const CONNECTIONS: usize = 16;
+/// How long a client may take for a request's head, and for a whole exchange.
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+/// The longest answer that the client side takes.
+const ANSWER_BYTES: usize = 1024 * 1024;
+
+/// Why there is no control socket, or no answer from it.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// A gateway uses this data folder already.
+    #[error("a gateway is running with this data folder already, it answers on {}", .0.display())]
+    Taken(PathBuf),
+    /// Nothing listens.
+    #[error("no gateway is running here, nothing listens on {}", .0.display())]
+    NotRunning(PathBuf),
+    /// The socket cannot be used.
+    #[error("cannot use the control socket {}: {reason}", path.display())]
+    Socket {
+        /// Which socket.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// What answers is not a gateway of this version.
+    #[error("the gateway gave no usable answer: {0}")]
+    Answer(String),
+}
+
+/// Opens the socket. A socket that a dead daemon left is replaced, a live one is respected.
+///
+/// # Errors
+/// [`ControlError`] where it cannot be had.
+pub async fn bind(data: &Path) -> Result<UnixListener, ControlError> {
+    let path = data.join(SOCKET);
+    let failed = |reason| ControlError::Socket {
+        path: path.clone(),
+        reason,
+    };
+    match UnixStream::connect(&path).await {
+        Ok(_) => return Err(ControlError::Taken(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(_) => std::fs::remove_file(&path).map_err(failed)?,
+    }
+    let listener = UnixListener::bind(&path).map_err(failed)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Answers until it is dropped.
+pub async fn serve(listener: UnixListener, board: StatusBoard) {
+    let turns = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "control socket");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        let board = board.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                let response = answer(&request, &board.snapshot());
+                async { Ok::<_, Infallible>(response) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(REQUEST_LIMIT)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Ok(Err(error)) = tokio::time::timeout(REQUEST_LIMIT * 2, connection).await {
+                debug!(%error, "control connection");
+            }
+            drop(turn);
+        });
+    }
+}
+
+/// Asks the gateway that uses the data folder how things stand.
+///
+/// # Errors
+/// [`ControlError::NotRunning`] where none does.
+pub async fn ask(data: &Path) -> Result<Snapshot, ControlError> {
+    let path = data.join(SOCKET);
+    let stream = UnixStream::connect(&path).await.map_err(|reason| {
+        use io::ErrorKind::{ConnectionRefused, NotFound};
+        match reason.kind() {
+            NotFound | ConnectionRefused => ControlError::NotRunning(path.clone()),
+            _ => ControlError::Socket {
+                path: path.clone(),
+                reason,
+            },
+        }
+    })?;
+    let exchange = tokio::time::timeout(REQUEST_LIMIT, exchange(stream));
+    let body = exchange
+        .await
+        .map_err(|_| ControlError::Answer("none in time".to_owned()))??;
+    serde_json::from_slice(&body).map_err(|error| ControlError::Answer(error.to_string()))
+}
+
+async fn exchange(stream: UnixStream) -> Result<Bytes, ControlError> {
+    let failed = |error: hyper::Error| ControlError::Answer(error.to_string());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(failed)?;
+    let driver = tokio::spawn(connection);
+    let request = Request::get("/status")
+        .header("host", "gateway")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| ControlError::Answer(error.to_string()))?;
+    let response = sender.send_request(request).await.map_err(failed)?;
+    let body = Limited::new(response.into_body(), ANSWER_BYTES)
+        .collect()
+        .await
+        .map_err(|error| ControlError::Answer(error.to_string()))?;
+    driver.abort();
+    Ok(body.to_bytes())
+}
+
+fn answer<B>(request: &Request<B>, snapshot: &Snapshot) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET {
+        return error(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
+    }
+    match request.uri().path() {
+        "/status" => match serde_json::to_vec(snapshot) {
+            Ok(json) => respond(StatusCode::OK, "application/json", json),
+            Err(problem) => error(StatusCode::INTERNAL_SERVER_ERROR, &problem.to_string()),
+        },
+        "/healthz" => respond(StatusCode::OK, "text/plain", b"ok\n".to_vec()),
+        "/metrics" => {
+            let kind = "text/plain; version=0.0.4";
+            respond(StatusCode::OK, kind, metrics(snapshot).into_bytes())
+        }
+        _ => error(StatusCode::NOT_FOUND, "there is /status, /healthz and /metrics"),
+    }
+}
+
+/// The text format of Prometheus, version 0.0.4.
+fn metrics(snapshot: &Snapshot) -> String {
+    let spool = &snapshot.spool;
+    let in_session = u64::from(snapshot.link.state == "session");
+    let unfinished = u64::try_from(snapshot.unfinished_commands).unwrap_or(u64::MAX);
+    let rows = [
+        ("spool_next", "counter", "Records made in this epoch, plus one", spool.next),
+        ("spool_backlog", "gauge", "Records that wait for the relay", spool.backlog),
+        ("spool_errors", "counter", "What the spool could not do", spool.errors),
+        ("session_open", "gauge", "1 with a session, else 0", in_session),
+        ("sessions", "counter", "Sessions since the start", snapshot.link.sessions),
+        ("commands_unfinished", "gauge", "Commands that have not ended", unfinished),
+    ];
+    let mut text = String::new();
+    for (name, kind, help, value) in rows {
+        // Writing to a string cannot fail.
+        writeln!(
+            text,
+            "# HELP brrbrr_gateway_{name} {help}\n# TYPE brrbrr_gateway_{name} {kind}\n\
+             brrbrr_gateway_{name} {value}"
+        )
+        .ok();
+    }
+    text
+}
+
+fn error(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
+    let body = serde_json::json!({"error": {"code": status.as_u16(), "message": message}});
+    respond(status, "application/json", body.to_string().into_bytes())
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,191 @@
+//! How things stand, for people and programs on the board: written by the event loop, read by the
+//! control socket.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use brrbrr_proto::id::{Epoch, RelayId, RobotId, Seq, SessionId};
+use brrbrr_proto::live::Status;
+use serde::{Deserialize, Serialize};
+
+use crate::spool::{SpoolError, StoredCommand};
+
+/// How far the gateway has got towards the relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkState {
+    /// Not connected to the broker, and why.
+    Disconnected(String),
+    /// Connected to the broker; no relay has welcomed the robot yet.
+    Connected,
+    /// A relay has welcomed the robot.
+    Session(SessionId, RelayId),
+}
+
+/// Everything that is shown. The field names are those of `GET /status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The gateway's version.
+    pub version: String,
+    /// The robot's number in the relay's catalog.
+    pub robot: u32,
+    /// What people call the robot.
+    pub name: String,
+    /// The link to the relay.
+    pub link: Link,
+    /// The durable lane.
+    pub spool: SpoolStatus,
+    /// The motion that the robot has, if it has one.
+    pub running: Option<String>,
+    /// How many commands have not ended.
+    pub unfinished_commands: usize,
+    /// The newest status of the robot.
+    pub status: Status,
+}
+
+/// The link to the relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// `disconnected`, `connected` or `session`.
+    pub state: String,
+    /// Why there is no connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The relay that welcomed the robot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
+    /// How many sessions there have been since the start.
+    pub sessions: u64,
+}
+
+/// The durable lane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolStatus {
+    /// The incarnation of the spool.
+    pub epoch: String,
+    /// The position of the next record.
+    pub next: u64,
+    /// The first position that the relay has not acknowledged.
+    pub acked: u64,
+    /// How many positions wait for the relay.
+    pub backlog: u64,
+    /// What the spool last could not do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How often the spool could not do what it was asked.
+    pub errors: u64,
+}
+
+/// The board that the event loop writes on. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StatusBoard(Arc<Mutex<Snapshot>>);
+
+impl StatusBoard {
+    /// A board for this robot, before anything has happened.
+    #[must_use]
+    pub fn new(robot: RobotId, name: &str, epoch: Epoch, first: Seq, next: Seq) -> Self {
+        Self(Arc::new(Mutex::new(Snapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            robot: robot.number(),
+            name: name.to_owned(),
+            link: Link {
+                state: "disconnected".to_owned(),
+                reason: Some("not tried yet".to_owned()),
+                session: None,
+                relay: None,
+                sessions: 0,
+            },
+            spool: SpoolStatus {
+                epoch: epoch.to_string(),
+                next: next.0,
+                acked: first.0,
+                backlog: next.since(first),
+                error: None,
+                errors: 0,
+            },
+            running: None,
+            unfinished_commands: 0,
+            status: Status::default(),
+        })))
+    }
+
+    /// What is on the board.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.lock().clone()
+    }
+
+    /// The link has got so far.
+    pub fn set_link(&self, state: LinkState) {
+        let mut board = self.lock();
+        let sessions = board.link.sessions;
+        let plain = |state: &str| Link {
+            state: state.to_owned(),
+            reason: None,
+            session: None,
+            relay: None,
+            sessions,
+        };
+        board.link = match state {
+            LinkState::Disconnected(reason) => Link {
+                reason: Some(reason),
+                ..plain("disconnected")
+            },
+            LinkState::Connected => plain("connected"),
+            LinkState::Session(session, relay) => Link {
+                session: Some(session.to_string()),
+                relay: Some(relay.to_string()),
+                sessions: sessions + 1,
+                ..plain("session")
+            },
+        };
+    }
+
+    /// The spool has begun a new epoch.
+    pub fn set_epoch(&self, epoch: Epoch, first: Seq, next: Seq) {
+        let mut board = self.lock();
+        board.spool.epoch = epoch.to_string();
+        board.spool.acked = first.0;
+        board.spool.next = next.0;
+        board.spool.backlog = next.since(first);
+    }
+
+    /// The next record will be at this position.
+    pub fn set_next(&self, next: Seq) {
+        let mut board = self.lock();
+        board.spool.next = board.spool.next.max(next.0);
+        board.spool.backlog = board.spool.next.saturating_sub(board.spool.acked);
+    }
+
+    /// The relay has everything before this position.
+    pub fn set_acked(&self, acked: Seq) {
+        let mut board = self.lock();
+        board.spool.acked = acked.0;
+        board.spool.backlog = board.spool.next.saturating_sub(acked.0);
+    }
+
+    /// The spool could not do what it was asked.
+    pub fn set_spool_error(&self, error: &SpoolError) {
+        let mut board = self.lock();
+        board.spool.error = Some(error.to_string());
+        board.spool.errors += 1;
+    }
+
+    /// The commands have got so far.
+    pub fn set_commands(&self, running: Option<&StoredCommand>, unfinished: usize) {
+        let mut board = self.lock();
+        board.running = running.map(|stored| stored.command.id.to_string());
+        board.unfinished_commands = unfinished;
+    }
+
+    /// The robot's newest status.
+    pub fn set_status(&self, status: &Status) {
+        self.lock().status.clone_from(status);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        // Only whole values are written, so a panic elsewhere does not matter.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
