@@ -1,3 +1,10 @@
 //! The gateway's tests against real files, processes and servers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod spool;
