@@ -10,7 +10,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{BATCH_BYTES, BATCH_ITEMS, SILENT_BEATS};
+use super::{
+    BATCH_BYTES, BATCH_ITEMS, LONGEST_INTERVAL, SHORTEST_BEAT_INTERVAL, SHORTEST_LIVE_INTERVAL,
+    SILENT_BEATS,
+};
 use crate::backoff::Backoff;
 use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
 use crate::id::{ConnectionId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
@@ -23,6 +26,8 @@ use crate::version::Versions;
 const HELLO_WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// After this many unanswered hellos the MQTT connection itself is suspected.
 const HELLOS_BEFORE_RECONNECT: u32 = 4;
+/// The longest pause that a relay can ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// The shortest and the longest wait for an ack. In between, four times the smoothed ack delay.
 const ACK_WAIT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
 /// After this many ack time-outs without progress the session is given up.
@@ -428,7 +433,7 @@ impl Gateway {
             && *hello == wait.hello
         {
             // The relay spreads robots out over time, so its word replaces our own backoff.
-            *retry_at = now.plus(wait.pause.min(HELLO_WAIT.1 * 10));
+            *retry_at = now.plus(wait.pause.clamp(HELLO_WAIT.0, LONGEST_PAUSE));
         }
     }
 
@@ -553,10 +558,14 @@ impl Session {
             credit: usize::try_from(welcome.credit).unwrap_or(usize::MAX),
             read: ReadState::Idle,
             ack_wait: AckWait::default(),
-            beat_interval: welcome.beat_interval,
-            beat_at: now.plus(welcome.beat_interval),
+            beat_interval: welcome
+                .beat_interval
+                .clamp(SHORTEST_BEAT_INTERVAL, LONGEST_INTERVAL),
+            beat_at: now,
             heard_at: now,
-            live_interval: welcome.live_interval,
+            live_interval: welcome
+                .live_interval
+                .clamp(SHORTEST_LIVE_INTERVAL, LONGEST_INTERVAL),
             live_at: now,
             live_count: 0,
         }
