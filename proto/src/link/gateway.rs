@@ -70,7 +70,8 @@ pub enum Output {
         next: Seq,
     },
     /// Store commands together with the cursor, in one durable step, and then call
-    /// [`Gateway::handle_commands_stored`].
+    /// [`Gateway::handle_commands_stored`]. Until then the relay may send them again, and after a
+    /// renewed ledger in any case, so commands whose ids are known must be skipped.
     Store {
         /// The down cursor after the commands.
         cursor: Cursor,
@@ -245,9 +246,9 @@ impl Gateway {
 
     /// The answer to [`Output::Store`]: everything before the cursor is durable.
     pub fn handle_commands_stored(&mut self, cursor: Cursor, now: Uptime) {
-        let is_older = |own: Cursor| own.epoch == cursor.epoch && own.next > cursor.next;
-        if !self.down.is_some_and(is_older) {
-            self.down = Some(cursor);
+        // Another epoch: the ledger was renewed meanwhile, and its positions say nothing about this one.
+        if let Some(own) = self.down.as_mut().filter(|own| own.epoch == cursor.epoch) {
+            own.next = own.next.max(cursor.next);
         }
         self.beat(now);
     }
