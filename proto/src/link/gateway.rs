@@ -4,7 +4,7 @@
 //! Offline --connected--> Greeting --welcome--> Session
 //!    ^                    ^  |  ^                 |
 //!    +----disconnected----+  |  +--silence, rehello, three ack time-outs
-//!                            +--> Renewing (the relay has more than the spool ever had)
+//!                            +--> Offline (the relay has more than the spool ever had) --renewed--> Greeting
 //! ```
 
 use std::collections::VecDeque;
@@ -113,6 +113,8 @@ pub struct Gateway {
     phase: Phase,
     connection: Option<Connection>,
     hello_wait: Backoff,
+    /// The driver is numbering the spool anew; no hello before it is done.
+    renewing: bool,
     status: Option<(Uptime, Status)>,
     outputs: VecDeque<Output>,
 }
@@ -131,7 +133,6 @@ enum Phase {
         retry_at: Uptime,
         unanswered: u32,
     },
-    Renewing,
     Session(Box<Session>),
 }
 
@@ -185,6 +186,7 @@ impl Gateway {
             phase: Phase::Offline,
             connection: None,
             hello_wait: Backoff::new(HELLO_WAIT.0, HELLO_WAIT.1, seed),
+            renewing: false,
             status: None,
             outputs: VecDeque::new(),
         }
@@ -256,9 +258,8 @@ impl Gateway {
     /// The answer to [`Output::RenewEpoch`].
     pub fn handle_renewed(&mut self, spool: SpoolView, now: Stamp) {
         self.spool = spool;
-        if matches!(self.phase, Phase::Renewing) {
-            self.greet(0, now);
-        }
+        self.renewing = false;
+        self.greet(0, now);
     }
 
     /// The robot's status as a whole. Older statuses that were not sent yet are replaced.
@@ -270,7 +271,7 @@ impl Gateway {
     /// The moment that [`Gateway::poll_timeout`] named has come, or any other.
     pub fn handle_timeout(&mut self, now: Stamp) {
         match &mut self.phase {
-            Phase::Offline | Phase::Renewing => {}
+            Phase::Offline => {}
             Phase::Greeting {
                 retry_at,
                 unanswered,
@@ -297,7 +298,7 @@ impl Gateway {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Uptime> {
         match &self.phase {
-            Phase::Offline | Phase::Renewing => None,
+            Phase::Offline => None,
             Phase::Greeting { retry_at, .. } => Some(*retry_at),
             Phase::Session(session) => {
                 let live = self.status.as_ref().map(|_| session.live_at);
@@ -316,7 +317,7 @@ impl Gateway {
     pub fn sent(&self) -> Seq {
         match &self.phase {
             Phase::Session(session) => session.sent.max(self.spool.first),
-            Phase::Offline | Phase::Greeting { .. } | Phase::Renewing => self.spool.first,
+            Phase::Offline | Phase::Greeting { .. } => self.spool.first,
         }
     }
 
@@ -355,7 +356,8 @@ impl Gateway {
             return;
         }
         if welcome.up_next > self.spool.next {
-            self.phase = Phase::Renewing;
+            self.phase = Phase::Offline;
+            self.renewing = true;
             self.outputs.push_back(Output::RenewEpoch);
             return;
         }
@@ -448,7 +450,7 @@ impl Gateway {
     }
 
     fn greet(&mut self, unanswered: u32, now: Stamp) {
-        let Some(connection) = &mut self.connection else {
+        let Some(connection) = self.connection.as_mut().filter(|_| !self.renewing) else {
             self.phase = Phase::Offline;
             return;
         };
