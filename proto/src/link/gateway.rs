@@ -146,8 +146,9 @@ struct Session {
     sent: Seq,
     /// The highest `sent` of the session. After going back, an ack may still come from beyond it.
     highest: Seq,
-    /// Stands for what neither side has any more; sent while `sent` is before the spool's first.
-    lost: Option<Item>,
+    /// When it turned out that the relay forgot what the spool has dropped. A tombstone stands for
+    /// it, sent while `sent` is before the spool's first.
+    forgot: Option<Stamp>,
     in_flight: VecDeque<Flight>,
     in_flight_bytes: usize,
     credit: usize,
@@ -372,13 +373,12 @@ impl Gateway {
         self.outputs
             .push_back(Output::Opened(welcome.session, welcome.relay));
         let mut session = Session::new(welcome, now.uptime);
-        let missing = self.spool.first.since(welcome.up_next);
-        if missing == 0 {
+        if self.spool.first <= welcome.up_next {
             self.release(welcome.up_next);
         } else {
             // The relay's storage went back in time. What it lost is gone from the spool as well, so
             // say so in sequence, where a reader of the journal will find it.
-            session.lost = tombstone(missing, Loss::RelayForgot, now);
+            session.forgot = Some(now);
         }
         self.phase = Phase::Session(Box::new(session));
         self.beat(now.uptime);
@@ -529,9 +529,11 @@ impl Gateway {
         let Phase::Session(session) = &mut self.phase else {
             return;
         };
-        if session.sent < self.spool.first
-            && let Some(lost) = session.lost.clone()
+        let missing = self.spool.first.since(session.sent);
+        if missing > 0
+            && let Some(lost) = session.forgot.and_then(|at| tombstone(missing, at))
         {
+            // Made anew each time, so that it covers exactly what is missing now.
             let up = session.send(vec![lost], now);
             self.outputs.push_back(up);
         }
@@ -555,7 +557,7 @@ impl Session {
             acked: welcome.up_next,
             sent: welcome.up_next,
             highest: welcome.up_next,
-            lost: None,
+            forgot: None,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             credit: usize::try_from(welcome.credit).unwrap_or(usize::MAX),
@@ -671,10 +673,10 @@ impl AckWait {
     }
 }
 
-fn tombstone(count: u64, loss: Loss, now: Stamp) -> Option<Item> {
+fn tombstone(count: u64, now: Stamp) -> Option<Item> {
     let tombstone = Tombstone {
         count,
-        loss,
+        loss: Loss::RelayForgot,
         since: None,
         until: None,
     };
