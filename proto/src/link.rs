@@ -28,3 +28,10 @@ pub const COMMANDS_PER_FRAME: usize = 8;
 pub const COMMANDS_TIMEOUT: Duration = Duration::from_secs(5);
 /// A side that has heard nothing for this many beat intervals takes the other for gone.
 pub const SILENT_BEATS: u32 = 3;
+/// A gateway beats no more often than this, whatever a welcome says: zero would be a busy loop.
+pub const SHORTEST_BEAT_INTERVAL: Duration = Duration::from_millis(100);
+/// A gateway sends live frames no more often than this, whatever a welcome says.
+pub const SHORTEST_LIVE_INTERVAL: Duration = Duration::from_millis(10);
+/// The longest interval of either kind that a gateway obeys. A session that fails is noticed within
+/// [`SILENT_BEATS`] of these.
+pub const LONGEST_INTERVAL: Duration = Duration::from_secs(600);

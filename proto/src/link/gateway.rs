@@ -4,13 +4,16 @@
 //! Offline --connected--> Greeting --welcome--> Session
 //!    ^                    ^  |  ^                 |
 //!    +----disconnected----+  |  +--silence, rehello, three ack time-outs
-//!                            +--> Renewing (the relay has more than the spool ever had)
+//!                            +--> Offline (the relay has more than the spool ever had) --renewed--> Greeting
 //! ```
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{BATCH_BYTES, BATCH_ITEMS, SILENT_BEATS};
+use super::{
+    BATCH_BYTES, BATCH_ITEMS, LONGEST_INTERVAL, SHORTEST_BEAT_INTERVAL, SHORTEST_LIVE_INTERVAL,
+    SILENT_BEATS,
+};
 use crate::backoff::Backoff;
 use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
 use crate::id::{ConnectionId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
@@ -23,6 +26,8 @@ use crate::version::Versions;
 const HELLO_WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// After this many unanswered hellos the MQTT connection itself is suspected.
 const HELLOS_BEFORE_RECONNECT: u32 = 4;
+/// The longest pause that a relay can ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// The shortest and the longest wait for an ack. In between, four times the smoothed ack delay.
 const ACK_WAIT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
 /// After this many ack time-outs without progress the session is given up.
@@ -65,7 +70,8 @@ pub enum Output {
         next: Seq,
     },
     /// Store commands together with the cursor, in one durable step, and then call
-    /// [`Gateway::handle_commands_stored`].
+    /// [`Gateway::handle_commands_stored`]. Until then the relay may send them again, and after a
+    /// renewed ledger in any case, so commands whose ids are known must be skipped.
     Store {
         /// The down cursor after the commands.
         cursor: Cursor,
@@ -107,6 +113,8 @@ pub struct Gateway {
     phase: Phase,
     connection: Option<Connection>,
     hello_wait: Backoff,
+    /// The driver is numbering the spool anew; no hello before it is done.
+    renewing: bool,
     status: Option<(Uptime, Status)>,
     outputs: VecDeque<Output>,
 }
@@ -125,7 +133,6 @@ enum Phase {
         retry_at: Uptime,
         unanswered: u32,
     },
-    Renewing,
     Session(Box<Session>),
 }
 
@@ -139,8 +146,9 @@ struct Session {
     sent: Seq,
     /// The highest `sent` of the session. After going back, an ack may still come from beyond it.
     highest: Seq,
-    /// Stands for what neither side has any more; sent while `sent` is before the spool's first.
-    lost: Option<Item>,
+    /// When it turned out that the relay forgot what the spool has dropped. A tombstone stands for
+    /// it, sent while `sent` is before the spool's first.
+    forgot: Option<Stamp>,
     in_flight: VecDeque<Flight>,
     in_flight_bytes: usize,
     credit: usize,
@@ -179,6 +187,7 @@ impl Gateway {
             phase: Phase::Offline,
             connection: None,
             hello_wait: Backoff::new(HELLO_WAIT.0, HELLO_WAIT.1, seed),
+            renewing: false,
             status: None,
             outputs: VecDeque::new(),
         }
@@ -240,9 +249,9 @@ impl Gateway {
 
     /// The answer to [`Output::Store`]: everything before the cursor is durable.
     pub fn handle_commands_stored(&mut self, cursor: Cursor, now: Uptime) {
-        let is_older = |own: Cursor| own.epoch == cursor.epoch && own.next > cursor.next;
-        if !self.down.is_some_and(is_older) {
-            self.down = Some(cursor);
+        // Another epoch: the ledger was renewed meanwhile, and its positions say nothing about this one.
+        if let Some(own) = self.down.as_mut().filter(|own| own.epoch == cursor.epoch) {
+            own.next = own.next.max(cursor.next);
         }
         self.beat(now);
     }
@@ -250,9 +259,8 @@ impl Gateway {
     /// The answer to [`Output::RenewEpoch`].
     pub fn handle_renewed(&mut self, spool: SpoolView, now: Stamp) {
         self.spool = spool;
-        if matches!(self.phase, Phase::Renewing) {
-            self.greet(0, now);
-        }
+        self.renewing = false;
+        self.greet(0, now);
     }
 
     /// The robot's status as a whole. Older statuses that were not sent yet are replaced.
@@ -264,7 +272,7 @@ impl Gateway {
     /// The moment that [`Gateway::poll_timeout`] named has come, or any other.
     pub fn handle_timeout(&mut self, now: Stamp) {
         match &mut self.phase {
-            Phase::Offline | Phase::Renewing => {}
+            Phase::Offline => {}
             Phase::Greeting {
                 retry_at,
                 unanswered,
@@ -291,7 +299,7 @@ impl Gateway {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Uptime> {
         match &self.phase {
-            Phase::Offline | Phase::Renewing => None,
+            Phase::Offline => None,
             Phase::Greeting { retry_at, .. } => Some(*retry_at),
             Phase::Session(session) => {
                 let live = self.status.as_ref().map(|_| session.live_at);
@@ -310,7 +318,7 @@ impl Gateway {
     pub fn sent(&self) -> Seq {
         match &self.phase {
             Phase::Session(session) => session.sent.max(self.spool.first),
-            Phase::Offline | Phase::Greeting { .. } | Phase::Renewing => self.spool.first,
+            Phase::Offline | Phase::Greeting { .. } => self.spool.first,
         }
     }
 
@@ -349,7 +357,8 @@ impl Gateway {
             return;
         }
         if welcome.up_next > self.spool.next {
-            self.phase = Phase::Renewing;
+            self.phase = Phase::Offline;
+            self.renewing = true;
             self.outputs.push_back(Output::RenewEpoch);
             return;
         }
@@ -364,13 +373,12 @@ impl Gateway {
         self.outputs
             .push_back(Output::Opened(welcome.session, welcome.relay));
         let mut session = Session::new(welcome, now.uptime);
-        let missing = self.spool.first.since(welcome.up_next);
-        if missing == 0 {
+        if self.spool.first <= welcome.up_next {
             self.release(welcome.up_next);
         } else {
             // The relay's storage went back in time. What it lost is gone from the spool as well, so
             // say so in sequence, where a reader of the journal will find it.
-            session.lost = tombstone(missing, Loss::RelayForgot, now);
+            session.forgot = Some(now);
         }
         self.phase = Phase::Session(Box::new(session));
         self.beat(now.uptime);
@@ -428,7 +436,7 @@ impl Gateway {
             && *hello == wait.hello
         {
             // The relay spreads robots out over time, so its word replaces our own backoff.
-            *retry_at = now.plus(wait.pause.min(HELLO_WAIT.1 * 10));
+            *retry_at = now.plus(wait.pause.clamp(HELLO_WAIT.0, LONGEST_PAUSE));
         }
     }
 
@@ -442,7 +450,7 @@ impl Gateway {
     }
 
     fn greet(&mut self, unanswered: u32, now: Stamp) {
-        let Some(connection) = &mut self.connection else {
+        let Some(connection) = self.connection.as_mut().filter(|_| !self.renewing) else {
             self.phase = Phase::Offline;
             return;
         };
@@ -521,9 +529,11 @@ impl Gateway {
         let Phase::Session(session) = &mut self.phase else {
             return;
         };
-        if session.sent < self.spool.first
-            && let Some(lost) = session.lost.clone()
+        let missing = self.spool.first.since(session.sent);
+        if missing > 0
+            && let Some(lost) = session.forgot.and_then(|at| tombstone(missing, at))
         {
+            // Made anew each time, so that it covers exactly what is missing now.
             let up = session.send(vec![lost], now);
             self.outputs.push_back(up);
         }
@@ -547,16 +557,20 @@ impl Session {
             acked: welcome.up_next,
             sent: welcome.up_next,
             highest: welcome.up_next,
-            lost: None,
+            forgot: None,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             credit: usize::try_from(welcome.credit).unwrap_or(usize::MAX),
             read: ReadState::Idle,
             ack_wait: AckWait::default(),
-            beat_interval: welcome.beat_interval,
-            beat_at: now.plus(welcome.beat_interval),
+            beat_interval: welcome
+                .beat_interval
+                .clamp(SHORTEST_BEAT_INTERVAL, LONGEST_INTERVAL),
+            beat_at: now,
             heard_at: now,
-            live_interval: welcome.live_interval,
+            live_interval: welcome
+                .live_interval
+                .clamp(SHORTEST_LIVE_INTERVAL, LONGEST_INTERVAL),
             live_at: now,
             live_count: 0,
         }
@@ -659,10 +673,10 @@ impl AckWait {
     }
 }
 
-fn tombstone(count: u64, loss: Loss, now: Stamp) -> Option<Item> {
+fn tombstone(count: u64, now: Stamp) -> Option<Item> {
     let tombstone = Tombstone {
         count,
-        loss,
+        loss: Loss::RelayForgot,
         since: None,
         until: None,
     };

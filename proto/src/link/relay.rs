@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{COMMANDS_TIMEOUT, SILENT_BEATS};
+use super::{COMMANDS_TIMEOUT, LONGEST_INTERVAL, SHORTEST_BEAT_INTERVAL, SILENT_BEATS};
 use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
 use crate::id::{ConnectionId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
 use crate::live::{Live, Status};
@@ -397,7 +397,7 @@ impl Relay {
 
     /// The moment that [`Relay::poll_timeout`] named has come, or any other.
     pub fn handle_timeout(&mut self, now: Now) {
-        let silent_after = self.grants.beat_interval * SILENT_BEATS;
+        let silent_after = self.silent_after();
         let is_silent = |s: &mut Session| s.heard_at.plus(silent_after) <= now.uptime;
         self.offer.take_if(is_silent);
         if self.session.take_if(is_silent).is_some() {
@@ -420,7 +420,7 @@ impl Relay {
     /// When to call [`Relay::handle_timeout`] at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Uptime> {
-        let silent_after = self.grants.beat_interval * SILENT_BEATS;
+        let silent_after = self.silent_after();
         let silent = [&self.offer, &self.session]
             .into_iter()
             .flatten()
@@ -435,6 +435,15 @@ impl Relay {
     #[must_use]
     pub const fn is_open(&self) -> bool {
         self.session.is_some()
+    }
+
+    fn silent_after(&self) -> Duration {
+        // Gateways do not obey other intervals, so waiting for those would close good sessions.
+        let beats = self
+            .grants
+            .beat_interval
+            .clamp(SHORTEST_BEAT_INTERVAL, LONGEST_INTERVAL);
+        beats * SILENT_BEATS
     }
 
     fn promote(&mut self, id: SessionId) {
