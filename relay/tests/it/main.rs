@@ -1,3 +1,4 @@
-//! The relay as its users meet it: one binary for all integration tests.
+//! What the relay does with real sockets and real stores.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
 mod cli;
