@@ -114,13 +114,13 @@ pub async fn serve(listener: UnixListener, board: StatusBoard) {
 pub async fn ask(data: &Path) -> Result<Snapshot, ControlError> {
     let path = data.join(SOCKET);
     let stream = UnixStream::connect(&path).await.map_err(|reason| {
-        use io::ErrorKind::{ConnectionRefused, NotFound};
-        match reason.kind() {
-            NotFound | ConnectionRefused => ControlError::NotRunning(path.clone()),
-            _ => ControlError::Socket {
-                path: path.clone(),
-                reason,
-            },
+        let is_absent = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];
+        if is_absent.contains(&reason.kind()) {
+            return ControlError::NotRunning(path.clone());
+        }
+        ControlError::Socket {
+            path: path.clone(),
+            reason,
         }
     })?;
     let exchange = tokio::time::timeout(REQUEST_LIMIT, exchange(stream));
@@ -163,7 +163,10 @@ fn answer<B>(request: &Request<B>, snapshot: &Snapshot) -> Response<Full<Bytes>>
             let kind = "text/plain; version=0.0.4";
             respond(StatusCode::OK, kind, metrics(snapshot).into_bytes())
         }
-        _ => error(StatusCode::NOT_FOUND, "there is /status, /healthz and /metrics"),
+        _ => error(
+            StatusCode::NOT_FOUND,
+            "there is /status, /healthz and /metrics",
+        ),
     }
 }
 
@@ -173,12 +176,42 @@ fn metrics(snapshot: &Snapshot) -> String {
     let in_session = u64::from(snapshot.link.state == "session");
     let unfinished = u64::try_from(snapshot.unfinished_commands).unwrap_or(u64::MAX);
     let rows = [
-        ("spool_next", "counter", "Records made in this epoch, plus one", spool.next),
-        ("spool_backlog", "gauge", "Records that wait for the relay", spool.backlog),
-        ("spool_errors", "counter", "What the spool could not do", spool.errors),
-        ("session_open", "gauge", "1 with a session, else 0", in_session),
-        ("sessions", "counter", "Sessions since the start", snapshot.link.sessions),
-        ("commands_unfinished", "gauge", "Commands that have not ended", unfinished),
+        (
+            "spool_next",
+            "counter",
+            "Records made in this epoch, plus one",
+            spool.next,
+        ),
+        (
+            "spool_backlog",
+            "gauge",
+            "Records that wait for the relay",
+            spool.backlog,
+        ),
+        (
+            "spool_errors",
+            "counter",
+            "What the spool could not do",
+            spool.errors,
+        ),
+        (
+            "session_open",
+            "gauge",
+            "1 with a session, else 0",
+            in_session,
+        ),
+        (
+            "sessions",
+            "counter",
+            "Sessions since the start",
+            snapshot.link.sessions,
+        ),
+        (
+            "commands_unfinished",
+            "gauge",
+            "Commands that have not ended",
+            unfinished,
+        ),
     ];
     let mut text = String::new();
     for (name, kind, help, value) in rows {
