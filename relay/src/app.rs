@@ -142,9 +142,7 @@ pub async fn run(
         warn!("the HTTP server did not end cleanly");
     }
     stop_sessions.send_replace(true);
-    if !sessions.is_finished()
-        && tokio::time::timeout(SESSION_LIMIT, sessions).await.is_err()
-    {
+    if !sessions.is_finished() && tokio::time::timeout(SESSION_LIMIT, sessions).await.is_err() {
         warn!("the session driver did not end in time");
     }
     stop.send_replace(true);

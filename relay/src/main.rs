@@ -1,6 +1,6 @@
 //! `brrbrr-relay`: set-up and exit codes.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use brrbrr_relay::cli::Cli;
@@ -44,6 +44,7 @@ fn set_up_log() -> anyhow::Result<()> {
     };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     Ok(())
