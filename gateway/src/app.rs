@@ -25,10 +25,7 @@ const SPOOL: &str = "spool.db";
 ///
 /// # Errors
 /// Says what keeps it from running.
-pub async fn run(
-    config: Config,
-    shutdown: impl Future<Output = ()> + Send,
-) -> anyhow::Result<()> {
+pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
     let identity = Identity::load(&config.data)?;
     let clock = Clock::of_this_boot()?;
     let listener = local::bind(&config.data).await?;

@@ -140,14 +140,21 @@ fn describe(snapshot: &Snapshot) -> String {
         ),
     ];
     if let Some(error) = &spool.error {
-        lines.push(format!("spool      failed {} times, last: {error}", spool.errors));
+        lines.push(format!(
+            "spool      failed {} times, last: {error}",
+            spool.errors
+        ));
     }
     lines.push(match running {
         Some(id) => format!("commands   {id} is running, {unfinished_commands} not ended"),
         None => format!("commands   none is running, {unfinished_commands} not ended"),
     });
-    let activity = status.activity.map_or("unknown".to_owned(), |a| format!("{a:?}"));
-    let side = status.robot_side.map_or("unknown".to_owned(), |s| format!("{s:?}"));
+    let activity = status
+        .activity
+        .map_or("unknown".to_owned(), |a| format!("{a:?}"));
+    let side = status
+        .robot_side
+        .map_or("unknown".to_owned(), |s| format!("{s:?}"));
     lines.push(format!("robot side {side}, activity {activity}"));
     if let Some(pose) = status.pose {
         lines.push(format!("pose       {:.2} m, {:.2} m", pose.x, pose.y));

@@ -229,12 +229,33 @@ impl Commands {
         commands
     }
 
-    /// Takes a command that has been stored. One that is known is left as it is.
-    pub fn handle_command(&mut self, stored: StoredCommand, now: Uptime) {
+    /// How far to say that a command is handed over when it is stored. Where nothing stands in its
+    /// way it is [`HandOver::Offered`] at once, which saves the robot from waiting for a second write.
+    #[must_use]
+    pub fn plan(&self, order: &Order) -> HandOver {
+        let may_be_first = order.is_motion() || *order == Order::Stop;
+        let is_idle = self.active.iter().all(|a| a.state == State::Running);
+        if may_be_first && is_idle && self.reach == Reach::Ready {
+            HandOver::Offered
+        } else {
+            HandOver::NotYet
+        }
+    }
+
+    /// Takes a command that has been stored, as [`Commands::plan`] said. One that is known is left as
+    /// it is.
+    pub fn handle_command(&mut self, mut stored: StoredCommand, now: Uptime) {
         if self.find(stored.command.id).is_some() {
             return;
         }
+        let id = stored.command.id;
+        let planned = std::mem::replace(&mut stored.hand_over, HandOver::NotYet);
         self.admit(stored, now);
+        if planned == HandOver::Offered
+            && let Some(index) = self.find(id)
+        {
+            self.take_offer(index, now);
+        }
         self.settle(now);
     }
 
@@ -682,6 +703,20 @@ impl Commands {
         }
     }
 
+    /// Hands over a command that was stored as offered, unless something has come in its way.
+    fn take_offer(&mut self, index: usize, now: Uptime) {
+        if self.next_to_offer(now) == Some(index) {
+            self.active[index].stored.hand_over = HandOver::Offered;
+            self.hand(index);
+        } else {
+            let change = change_of(&self.active[index].stored);
+            self.persist(Draft {
+                changes: vec![change],
+                ..Draft::default()
+            });
+        }
+    }
+
     /// Hands over the command whose offer is durable, if it is still wanted.
     fn hand_over(&mut self, ticket: Ticket, now: Uptime) {
         let mut active = self.active.iter();
@@ -692,6 +727,10 @@ impl Commands {
             let why = "its time passed before it was started".to_owned();
             return self.end_one(index, Progress::Expired, why);
         }
+        self.hand(index);
+    }
+
+    fn hand(&mut self, index: usize) {
         let active = &mut self.active[index];
         active.state = State::Handing;
         let id = active.id();

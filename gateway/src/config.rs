@@ -154,8 +154,13 @@ impl Config {
         }
         let robot = match section.adapter {
             Adapter::Amqp => {
-                let mut amqp = section.amqp.ok_or(ConfigError::NoSection { adapter: "amqp" })?;
-                let url = overrides.amqp_url.clone().or_else(|| std::env::var(AMQP_URL).ok());
+                let mut amqp = section
+                    .amqp
+                    .ok_or(ConfigError::NoSection { adapter: "amqp" })?;
+                let url = overrides
+                    .amqp_url
+                    .clone()
+                    .or_else(|| std::env::var(AMQP_URL).ok());
                 if let Some(url) = url {
                     amqp.url = url;
                 }
@@ -186,7 +191,10 @@ impl Config {
         let url = self.relay.mqtt.as_ref().unwrap_or(&enrolment.mqtt);
         let address: BrokerAddress = url.parse()?;
         let is_local = address.host == "localhost"
-            || address.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+            || address
+                .host
+                .parse()
+                .is_ok_and(|ip: IpAddr| ip.is_loopback());
         if !address.tls && !is_local {
             tracing::warn!(
                 host = address.host,

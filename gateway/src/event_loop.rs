@@ -25,7 +25,9 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
-use crate::command::{self, Commands, Heard, Outcome, Output as CommandOutput, Reach, Report, Ticket};
+use crate::command::{
+    self, Commands, Heard, Outcome, Output as CommandOutput, Reach, Report, Ticket,
+};
 use crate::notify::Notifier;
 use crate::robot::{Accept, HandOverError, RobotHandle, RobotInput, RobotMessage};
 use crate::spool::{
@@ -282,11 +284,27 @@ impl EventLoop {
             }
             RobotMessage::Arrived { command, pose } => {
                 let outcome = Outcome::Arrived(pose);
-                self.report(Report { command, outcome, source, redelivered }, accept);
+                self.report(
+                    Report {
+                        command,
+                        outcome,
+                        source,
+                        redelivered,
+                    },
+                    accept,
+                );
             }
             RobotMessage::Failed { command, detail } => {
                 let outcome = Outcome::Failed(detail);
-                self.report(Report { command, outcome, source, redelivered }, accept);
+                self.report(
+                    Report {
+                        command,
+                        outcome,
+                        source,
+                        redelivered,
+                    },
+                    accept,
+                );
             }
             RobotMessage::Status(status) => {
                 self.commands.handle_status(&status);
@@ -492,7 +510,8 @@ impl EventLoop {
                 info!(command = %id, ?order, "order handed to the robot");
                 match self.robot.orders.execute(id, order) {
                     Ok(answer) => self.push(async move {
-                        let gone = || HandOverError::Unknown("the adapter gave no answer".to_owned());
+                        let gone =
+                            || HandOverError::Unknown("the adapter gave no answer".to_owned());
                         Done::Executed(id, answer.await.unwrap_or_else(|_| Err(gone())))
                     }),
                     Err(error) => {
@@ -512,7 +531,10 @@ impl EventLoop {
                 self.uplink.frames.try_send(Frame::Hello(epoch, hello)).ok();
             }
             LinkOutput::Up(relay, up) => {
-                self.uplink.frames.try_send(Frame::Up(epoch, relay, up)).ok();
+                self.uplink
+                    .frames
+                    .try_send(Frame::Up(epoch, relay, up))
+                    .ok();
             }
             LinkOutput::Live(relay, live) => {
                 self.uplink.live.try_send((epoch, relay, live)).ok();
@@ -521,9 +543,11 @@ impl EventLoop {
                 from,
                 max_items,
                 max_bytes,
-            } => self.push(async move {
-                Done::Read(from, spool.read(from, max_items, max_bytes).await)
-            }),
+            } => {
+                self.push(
+                    async move { Done::Read(from, spool.read(from, max_items, max_bytes).await) },
+                )
+            }
             LinkOutput::Release { next } => {
                 self.board.set_acked(next);
                 self.push(async move { Done::Released(spool.release(next).await) });
@@ -548,10 +572,13 @@ impl EventLoop {
 
     fn store_commands(&mut self, cursor: Cursor, commands: Vec<Command>, received: Uptime) {
         let boot = self.clock.boot();
-        let commands: Vec<StoredCommand> = commands
+        let mut commands: Vec<StoredCommand> = commands
             .into_iter()
             .map(|command| StoredCommand::received(command, boot, received))
             .collect();
+        if let [only] = commands.as_mut_slice() {
+            only.hand_over = self.commands.plan(&only.command.order);
+        }
         let rows = commands.iter().map(|stored| {
             let event = command::update(stored.command.id, Progress::Received, "");
             (stored.clone(), self.record(event))

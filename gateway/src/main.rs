@@ -42,7 +42,8 @@ fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    let is_usage = error.is::<ConfigError>() || error.is::<IdentityError>() || error.is::<UplinkError>();
+    let is_usage =
+        error.is::<ConfigError>() || error.is::<IdentityError>() || error.is::<UplinkError>();
     match error.downcast_ref::<ControlError>() {
         Some(ControlError::NotRunning(_)) => NOT_RUNNING,
         _ if is_usage => USAGE,

@@ -51,6 +51,8 @@ struct Bench {
     disk: Vec<StoredCommand>,
     now: Uptime,
     boot: BootId,
+    /// Whether commands are stored as offered where nothing stands in their way.
+    plans: bool,
     persisting: Option<Step>,
     executing: Vec<(CommandId, Order)>,
     /// Orders that the robot may have got.
@@ -66,6 +68,7 @@ impl Bench {
             disk: Vec::new(),
             now: at(1),
             boot: BOOT,
+            plans: false,
             persisting: None,
             executing: Vec::new(),
             given: BTreeSet::new(),
@@ -83,6 +86,9 @@ impl Bench {
     fn command(&mut self, id: u128, order: Order, ttl: u64) {
         let mut command = stored(id, order, ttl, self.now);
         command.boot = self.boot;
+        if self.plans {
+            command.hand_over = self.commands.plan(&command.command.order);
+        }
         self.disk.push(command.clone());
         self.commands.handle_command(command, self.now);
         self.take();
@@ -220,6 +226,35 @@ fn a_motion_is_stored_then_handed_over_then_running_until_the_robot_arrives() {
     bench.work();
     assert_eq!(bench.ended[&CommandId(1)], Progress::Succeeded);
     assert_eq!(bench.arrived, [Some(CommandId(1))]);
+}
+
+#[test]
+fn a_motion_with_nothing_in_its_way_is_handed_over_as_soon_as_it_is_stored() {
+    let mut bench = Bench::ready();
+    bench.plans = true;
+    bench.command(1, go_to(), 60);
+    assert_eq!(bench.executing, [(CommandId(1), go_to())]);
+    bench.work();
+    assert_eq!(bench.commands.running().unwrap().command.id, CommandId(1));
+}
+
+#[test]
+fn a_planned_motion_that_finds_something_in_its_way_waits_like_any_other() {
+    let mut bench = Bench::ready();
+    let mut planned = stored(1, go_to(), 60, bench.now);
+    planned.hand_over = bench.commands.plan(&planned.command.order);
+    assert_eq!(planned.hand_over, HandOver::Offered);
+    bench.disk.push(planned.clone());
+    bench.commands.handle_reach(Reach::Away, bench.now);
+    bench.commands.handle_command(planned, bench.now);
+    bench.take();
+    assert!(bench.executing.is_empty());
+    bench.persist();
+    assert_eq!(bench.disk[0].hand_over, HandOver::NotYet);
+    bench.commands.handle_reach(Reach::Ready, bench.now);
+    bench.take();
+    bench.work();
+    assert_eq!(bench.commands.running().unwrap().command.id, CommandId(1));
 }
 
 #[test]
@@ -467,8 +502,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn whatever_happens_every_command_ends_once_and_none_is_late_or_doubled(actions in actions()) {
+    fn whatever_happens_every_command_ends_once_and_none_is_late_or_doubled(
+        actions in actions(),
+        plans: bool,
+    ) {
         let mut bench = Bench::new();
+        bench.plans = plans;
         let mut next_id = 0;
         for action in actions {
             act(&mut bench, action, &mut next_id);
