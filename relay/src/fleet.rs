@@ -75,6 +75,13 @@ impl Fleet {
         }
     }
 
+    /// The robots that are known here and are not among these.
+    #[must_use]
+    pub fn not_among(&self, robots: &BTreeSet<RobotId>) -> Vec<RobotId> {
+        let known = self.robots.keys();
+        known.filter(|r| !robots.contains(r)).copied().collect()
+    }
+
     /// A frame came in. `session` is a fresh random number, used if the frame is a hello. A frame of
     /// a robot that was not admitted is ignored.
     ///

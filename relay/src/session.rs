@@ -36,6 +36,8 @@ pub const GRANTS: Grants = Grants {
 /// Results that wait for the driver. Workers wait when it is full; the driver never waits for them,
 /// so this cannot lock up.
 const DONE_QUEUE: usize = 1024;
+/// How often to look for robots that another process has removed from the catalog.
+const SWEEP: Duration = Duration::from_secs(10);
 /// How long shutting down may wait for workers to finish what they began.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -73,6 +75,7 @@ enum Input {
     Wake(BTreeSet<RobotId>),
     Removed(RobotId),
     Timeout,
+    Sweep,
     Stop,
 }
 
@@ -101,6 +104,8 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
         broker,
         metrics,
     };
+    let mut sweep = tokio::time::interval(SWEEP);
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let timeout = driver
             .fleet
@@ -119,6 +124,7 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
             robots = wakeups.next() => Input::Wake(robots),
             Some(robot) = removed.recv() => Input::Removed(robot),
             () = sleep => Input::Timeout,
+            _ = sweep.tick() => Input::Sweep,
             frame = frames.recv() => match frame {
                 Some(frame) => Input::Frame(frame),
                 None => return Err(SessionError::BrokerEnded),
@@ -161,13 +167,9 @@ impl Driver {
                     self.fleet.with(robot, |link| link.handle_wake());
                 }
             }
-            Input::Removed(robot) => {
-                info!(%robot, "robot removed");
-                self.fleet.dismiss(robot);
-                self.workers.dismiss(robot);
-                self.broker.disconnect(robot);
-            }
+            Input::Removed(robot) => self.remove(robot),
             Input::Timeout => self.fleet.handle_timeout(now),
+            Input::Sweep => self.sweep(),
             Input::Stop => {}
         }
     }
@@ -218,6 +220,24 @@ impl Driver {
         });
     }
 
+    fn remove(&mut self, robot: RobotId) {
+        info!(%robot, "robot removed");
+        self.fleet.dismiss(robot);
+        self.workers.dismiss(robot);
+        self.broker.disconnect(robot);
+    }
+
+    /// Asks which robots there are; `brrbrr-relay robot remove` is another process.
+    fn sweep(&self) {
+        let (catalog, done) = (Arc::clone(&self.catalog), self.done.clone());
+        tokio::spawn(async move {
+            if let Ok(robots) = catalog.robots().await {
+                let robots = robots.iter().map(|robot| robot.id).collect();
+                done.send(Done::Robots(robots)).await.ok();
+            }
+        });
+    }
+
     fn handle_done(&mut self, done: Done) {
         let now = self.clock.now();
         match done {
@@ -226,6 +246,11 @@ impl Driver {
                 if let (Some(keys), Some(hello)) = (keys, hello) {
                     self.fleet.admit(robot, keys);
                     self.open_hello(hello.topic, &hello.payload);
+                }
+            }
+            Done::Robots(robots) => {
+                for robot in self.fleet.not_among(&robots) {
+                    self.remove(robot);
                 }
             }
             Done::Recalled(robot, session, up_next, ledger) => self.fleet.with(robot, |link| {

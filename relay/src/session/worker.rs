@@ -2,7 +2,7 @@
 //! robot's work is done in order, robots do not wait for each other, and commands do not wait for a
 //! backlog that drains.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,6 +93,8 @@ pub enum DownJob {
 pub enum Done {
     /// The keys of a robot that said hello; `None` where there are none.
     Admitted(RobotId, Option<brrbrr_proto::seal::Keys>),
+    /// The robots that are in the catalog.
+    Robots(BTreeSet<RobotId>),
     /// See [`brrbrr_proto::link::Relay::handle_recalled`].
     Recalled(RobotId, SessionId, Seq, Ledger),
     /// See [`brrbrr_proto::link::Relay::handle_stored`].
