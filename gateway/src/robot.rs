@@ -4,6 +4,9 @@
 pub mod amqp;
 pub mod sim;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use brrbrr_proto::down::Order;
 use brrbrr_proto::id::CommandId;
 use brrbrr_proto::live::{Pose, Status};
@@ -108,6 +111,18 @@ pub struct RobotInput {
     pub accept: Accept,
 }
 
+impl RobotInput {
+    /// The adapter's own word, which nobody waits to see accepted.
+    pub(crate) fn own(message: RobotMessage) -> Self {
+        Self {
+            message,
+            source: None,
+            redelivered: false,
+            accept: Accept::default(),
+        }
+    }
+}
+
 /// Says that a message is kept, so that the robot's broker may forget it.
 #[derive(Debug, Default)]
 #[must_use = "a message that is not accepted is delivered again"]
@@ -129,6 +144,19 @@ impl Accept {
     }
 }
 
+/// What an adapter counts.
+#[derive(Debug, Default)]
+pub struct RobotCounters {
+    /// Messages that came from the robot.
+    pub messages: AtomicU64,
+    /// Of these, messages that could not even be kept.
+    pub unreadable: AtomicU64,
+    /// Orders that were passed to the robot's broker.
+    pub orders: AtomicU64,
+    /// Attempts to reach the broker again.
+    pub reconnects: AtomicU64,
+}
+
 /// The event loop's end of an adapter.
 #[derive(Debug)]
 pub struct RobotHandle {
@@ -136,6 +164,8 @@ pub struct RobotHandle {
     pub orders: RobotOrders,
     /// What the robot says. Ends when the adapter has stopped.
     pub inputs: mpsc::Receiver<RobotInput>,
+    /// What the adapter has counted so far.
+    pub counters: Arc<RobotCounters>,
     /// The adapter's task.
     pub task: JoinHandle<()>,
 }
@@ -172,21 +202,24 @@ impl RobotOrders {
 }
 
 /// Starts the adapter that the configuration names. It stops when `stop` becomes true or its sender
-/// is gone. `seed` spreads its retries and drives the simulation.
+/// is gone. `seed` spreads its retries, so that robots do not come back all at once.
 pub fn spawn(config: RobotConfig, seed: u64, stop: watch::Receiver<bool>) -> RobotHandle {
     let (orders, waiting_orders) = mpsc::channel(ORDERS_MAX);
     let (told, inputs) = mpsc::channel(INPUTS_MAX);
+    let counters = Arc::new(RobotCounters::default());
+    let counted = Arc::clone(&counters);
     let task = match config {
         RobotConfig::Amqp(config) => {
-            tokio::spawn(amqp::run(config, seed, waiting_orders, told, stop))
+            tokio::spawn(amqp::run(config, seed, counted, waiting_orders, told, stop))
         }
         RobotConfig::Sim(config) => {
-            tokio::spawn(sim::run(config, seed, waiting_orders, told, stop))
+            tokio::spawn(sim::run(config, counted, waiting_orders, told, stop))
         }
     };
     RobotHandle {
         orders: RobotOrders(orders),
         inputs,
+        counters,
         task,
     }
 }

@@ -137,7 +137,12 @@ impl Bench {
                     assert_eq!(twice, None, "reported twice: {}", update.command);
                 }
                 Event::Arrived(arrived) => self.arrived.push(arrived.command),
-                _ => {}
+                Event::Command(_)
+                | Event::Changed(_)
+                | Event::Alarm(_)
+                | Event::Telemetry(_)
+                | Event::Custom(_)
+                | Event::Tombstone(_) => {}
             }
         }
         let running = |s: &&StoredCommand| s.progress == Progress::Running;
@@ -198,8 +203,8 @@ impl Bench {
         }
         let unfinished = self.disk.iter().filter(|s| !s.progress.is_final());
         let unfinished = unfinished.cloned().collect();
-        let motions = self.disk.iter().filter(|s| s.command.order.is_motion());
-        self.commands = Commands::new(self.boot, unfinished, motions.last(), self.now);
+        let mut motions = self.disk.iter().filter(|s| s.command.order.is_motion());
+        self.commands = Commands::new(self.boot, unfinished, motions.next_back(), self.now);
         self.take();
     }
 

@@ -1,13 +1,494 @@
-//! stub
-use super::{RobotInput, RobotOrder};
-use tokio::sync::{mpsc, watch};
-#[derive(Debug, Clone)]
-pub struct AmqpConfig {}
+//! A robot behind `RabbitMQ`: orders go to one fanout exchange, what the robot says comes from
+//! another through a durable queue of our own, so that it waits there while the gateway is away.
+//!
+//! Whatever breaks, the connection is given up and made anew with all exchanges, queues and
+//! bindings; it does not matter who of robot, broker and gateway starts first. After each
+//! connection a marker is sent through the queue: when it comes back, all that was said before has
+//! been heard. The consumer is exclusive, so it begins only after the broker has noticed the end of
+//! an earlier one and has put back what that one had not acknowledged.
+
+pub mod wire;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use brrbrr_proto::backoff::Backoff;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::uri::AMQPUri;
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ErrorKind,
+    ExchangeKind, PublisherConfirm,
+};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use self::wire::Wire;
+use super::{Accept, HandOverError, RobotCounters, RobotInput, RobotMessage, RobotOrder};
+use crate::spool::{MAX_SOURCE_BYTES, SourceId};
+
+/// How many messages of the robot may be on their way into the spool.
+const PREFETCH: u16 = 64;
+
+/// How many orders may wait for the broker's word.
+const CONFIRMS_MAX: usize = 16;
+
+/// How long the broker may take to confirm an order. After that nobody knows whether it has it.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long connecting and declaring everything may take.
+const SETUP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long to wait before a message that could not be stored is asked for again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+const RECONNECT_SHORTEST: Duration = Duration::from_millis(200);
+const RECONNECT_LONGEST: Duration = Duration::from_secs(10);
+
+/// Frames as small as the messages are; larger ones cost memory for every buffer.
+const FRAME_MAX: u32 = 32 * 1024;
+
+/// Seconds after which a silent broker counts as gone.
+const HEARTBEAT: u16 = 10;
+
+/// Messages that cannot be understood are logged at most this often.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+const MARKER: &str = "brrbrr-marker-";
+
+/// An AMQP address. It is never shown with its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AmqpUrl(AMQPUri);
+
+impl FromStr for AmqpUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut uri: AMQPUri = text
+            .parse()
+            .map_err(|reason| format!("not an AMQP address like amqp://host:5672/%2f: {reason}"))?;
+        uri.query.frame_max.get_or_insert(FRAME_MAX);
+        uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        Ok(Self(uri))
+    }
+}
+
+impl fmt::Display for AmqpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AMQPUri {
+            scheme,
+            authority,
+            vhost,
+            ..
+        } = &self.0;
+        write!(
+            f,
+            "{scheme}://{}:{}/{vhost}",
+            authority.host, authority.port
+        )
+    }
+}
+
+impl fmt::Debug for AmqpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where the robot's broker is and what is spoken there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AmqpConfig {
+    /// The robot's broker.
+    pub url: AmqpUrl,
+    /// How orders are written.
+    pub wire: Wire,
+    /// The exchange that the robot listens to.
+    pub to_robot: String,
+    /// The exchange that the robot speaks to.
+    pub from_robot: String,
+    /// The gateway's own queue.
+    pub queue: String,
+    /// How many messages that queue keeps while the gateway is away; the oldest go first.
+    pub queue_length: u32,
+}
+
+/// Why there is no connection any more.
+#[derive(Debug, Error)]
+enum Broken {
+    #[error("{0}")]
+    Amqp(#[from] lapin::Error),
+    #[error("the connection was not ready within {} s", SETUP_LIMIT.as_secs())]
+    Setup,
+    #[error("the broker did not answer within {} s", CONFIRM_LIMIT.as_secs())]
+    Silent,
+    #[error("the broker ended the consumer, is the queue gone")]
+    ConsumerEnded,
+    #[error("no random number to be had: {0}")]
+    NoRandomness(getrandom::Error),
+    #[error("the name {0:?} is too long for AMQP")]
+    Name(String),
+}
+
+/// Runs the adapter until `stop` becomes true, its sender is gone, or nobody listens any more.
 pub(super) async fn run(
-    _config: AmqpConfig,
-    _seed: u64,
-    _orders: mpsc::Receiver<RobotOrder>,
-    _inputs: mpsc::Sender<RobotInput>,
-    _stop: watch::Receiver<bool>,
+    config: AmqpConfig,
+    seed: u64,
+    counters: Arc<RobotCounters>,
+    mut orders: mpsc::Receiver<RobotOrder>,
+    inputs: mpsc::Sender<RobotInput>,
+    mut stop: watch::Receiver<bool>,
 ) {
+    let serve = serve(&config, seed, &counters, &mut orders, &inputs);
+    tokio::select! {
+        // An error means that the sender is gone, which says stop as well.
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = serve => {}
+    }
+}
+
+async fn serve(
+    config: &AmqpConfig,
+    seed: u64,
+    counters: &RobotCounters,
+    orders: &mut mpsc::Receiver<RobotOrder>,
+    inputs: &mpsc::Sender<RobotInput>,
+) {
+    let mut backoff = Backoff::new(RECONNECT_SHORTEST, RECONNECT_LONGEST, seed);
+    let mut was_told = false;
+    loop {
+        let setup = timeout(SETUP_LIMIT, Session::open(config)).map(|done| match done {
+            Ok(session) => session,
+            Err(_) => Err(Broken::Setup),
+        });
+        let broken = match refusing(orders, setup).await {
+            Ok(mut session) => {
+                tracing::info!(broker = %config.url, backlog = session.backlog, "the robot's broker is there");
+                was_told = false;
+                session
+                    .run(config, counters, orders, inputs, &mut backoff)
+                    .await
+            }
+            Err(broken) => broken,
+        };
+        let reason = format!("the robot's broker at {}: {broken}", config.url);
+        if !was_told {
+            // Told once a disconnection, not once an attempt.
+            tracing::warn!(broker = %config.url, %broken, "the robot's broker is away");
+            was_told = true;
+            let message = RobotMessage::Disconnected { reason };
+            let told = inputs.send(RobotInput::own(message));
+            if refusing(orders, told).await.is_err() {
+                return;
+            }
+        }
+        counters.reconnects.fetch_add(1, Ordering::Relaxed);
+        refusing(orders, tokio::time::sleep(backoff.next_wait())).await;
+    }
+}
+
+/// Waits for `work` and refuses the orders that come meanwhile.
+async fn refusing<T>(orders: &mut mpsc::Receiver<RobotOrder>, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            Some(order) = orders.recv() => {
+                let why = "the robot's broker is away".to_owned();
+                order.reply.send(Err(HandOverError::Away(why))).ok();
+            }
+        }
+    }
+}
+
+/// What became of a message that the event loop has.
+enum Settled {
+    Accepted(u64),
+    Dropped(u64),
+}
+
+/// What became of an order, and who wants to know.
+type Confirmed = (oneshot::Sender<Result<(), HandOverError>>, Verdict);
+
+struct Verdict {
+    result: Result<(), HandOverError>,
+    /// Whether the connection cannot be trusted any more.
+    broken: bool,
+}
+
+struct Session {
+    /// Dropping it closes the connection.
+    _connection: Connection,
+    channel: Channel,
+    consumer: Consumer,
+    marker: String,
+    backlog: u32,
+    confirms: FuturesUnordered<BoxFuture<'static, Confirmed>>,
+    settles: FuturesUnordered<BoxFuture<'static, Settled>>,
+    /// What the event loop has not yet taken. Bounded by [`PREFETCH`] and two words of our own.
+    heard: VecDeque<RobotInput>,
+    logged: Option<Instant>,
+}
+
+impl Session {
+    async fn open(config: &AmqpConfig) -> Result<Self, Broken> {
+        let properties =
+            ConnectionProperties::default().with_connection_name("brrbrr-gateway".into());
+        let connection = Connection::connect_uri(config.url.0.clone(), properties).await?;
+        let channel = connection.create_channel().await?;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await?;
+        channel
+            .basic_qos(PREFETCH, BasicQosOptions::default())
+            .await?;
+        let to_robot = short(&config.to_robot)?;
+        let from_robot = short(&config.from_robot)?;
+        let queue = short(&config.queue)?;
+        for exchange in [to_robot, from_robot.clone()] {
+            let options = ExchangeDeclareOptions::default();
+            let arguments = FieldTable::default();
+            channel
+                .exchange_declare(exchange, ExchangeKind::Fanout, options, arguments)
+                .await?;
+        }
+        let mut arguments = FieldTable::default();
+        let length = AMQPValue::LongLongInt(i64::from(config.queue_length));
+        arguments.insert("x-max-length".into(), length);
+        let declared = channel
+            .queue_declare(queue.clone(), QueueDeclareOptions::durable(), arguments)
+            .await?;
+        let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+        channel
+            .queue_bind(queue.clone(), from_robot, "".into(), options, arguments)
+            .await?;
+        let exclusive = BasicConsumeOptions {
+            exclusive: true,
+            ..BasicConsumeOptions::default()
+        };
+        let consumer = channel
+            .basic_consume(queue.clone(), "".into(), exclusive, FieldTable::default())
+            .await?;
+        let marker = getrandom::u64().map_err(Broken::NoRandomness)?;
+        let marker = format!("{MARKER}{marker:016x}");
+        let properties = BasicProperties::default().with_message_id(short(&marker)?);
+        let options = BasicPublishOptions::default();
+        channel
+            .basic_publish("".into(), queue, options, b"", properties)
+            .await?
+            .await?;
+        Ok(Self {
+            _connection: connection,
+            channel,
+            consumer,
+            marker,
+            backlog: declared.message_count(),
+            confirms: FuturesUnordered::new(),
+            settles: FuturesUnordered::new(),
+            heard: VecDeque::new(),
+            logged: None,
+        })
+    }
+
+    /// Carries orders and messages until something breaks. What comes first in a turn: the
+    /// broker's word on orders, acknowledgements, orders, then what the robot says.
+    async fn run(
+        &mut self,
+        config: &AmqpConfig,
+        counters: &RobotCounters,
+        orders: &mut mpsc::Receiver<RobotOrder>,
+        inputs: &mpsc::Sender<RobotInput>,
+        backoff: &mut Backoff,
+    ) -> Broken {
+        let backlog = u64::from(self.backlog);
+        let connected = RobotMessage::Connected { backlog };
+        self.heard.push_back(RobotInput::own(connected));
+        loop {
+            let done = tokio::select! {
+                biased;
+                Some((reply, verdict)) = self.confirms.next() => {
+                    reply.send(verdict.result).ok();
+                    if verdict.broken { Err(Broken::Silent) } else { Ok(()) }
+                }
+                Some(settled) = self.settles.next() => settle(&self.channel, settled).await,
+                Some(order) = orders.recv(), if self.confirms.len() < CONFIRMS_MAX => {
+                    counters.orders.fetch_add(1, Ordering::Relaxed);
+                    self.publish(config, order).await
+                }
+                Ok(place) = inputs.reserve(), if !self.heard.is_empty() => {
+                    if let Some(input) = self.heard.pop_front() {
+                        place.send(input);
+                    }
+                    Ok(())
+                }
+                delivery = self.consumer.next() => match delivery {
+                    Some(Ok(delivery)) => self.hear(&delivery, counters, backoff).await,
+                    Some(Err(error)) => Err(Broken::Amqp(error)),
+                    None => Err(Broken::ConsumerEnded),
+                },
+            };
+            if let Err(broken) = done {
+                return broken;
+            }
+        }
+    }
+
+    async fn publish(&mut self, config: &AmqpConfig, order: RobotOrder) -> Result<(), Broken> {
+        let RobotOrder { id, order, reply } = order;
+        let body = match wire::encode(config.wire, id, &order) {
+            Ok(body) => body,
+            Err(error) => {
+                let refused = HandOverError::Refused(error.to_string());
+                reply.send(Err(refused)).ok();
+                return Ok(());
+            }
+        };
+        let mandatory = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let exchange = short(&config.to_robot)?;
+        let properties = BasicProperties::default();
+        let publish = self
+            .channel
+            .basic_publish(exchange, "".into(), mandatory, &body, properties);
+        match timeout(CONFIRM_LIMIT, publish).await {
+            Ok(Ok(confirm)) => {
+                let exchange = config.to_robot.clone();
+                let verdict = async move { (reply, verdict(confirm, &exchange).await) };
+                self.confirms.push(verdict.boxed());
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                let was_closed = matches!(
+                    error.kind(),
+                    ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_)
+                );
+                let why = error.to_string();
+                let failed = match was_closed {
+                    true => HandOverError::Away(why),
+                    false => HandOverError::Unknown(why),
+                };
+                reply.send(Err(failed)).ok();
+                Err(Broken::Amqp(error))
+            }
+            Err(_) => {
+                let why = Broken::Silent.to_string();
+                reply.send(Err(HandOverError::Unknown(why))).ok();
+                Err(Broken::Silent)
+            }
+        }
+    }
+
+    async fn hear(
+        &mut self,
+        delivery: &Delivery,
+        counters: &RobotCounters,
+        backoff: &mut Backoff,
+    ) -> Result<(), Broken> {
+        let name = delivery.properties.message_id().as_ref();
+        let name = name.map(ShortString::as_str);
+        if delivery.exchange.as_str().is_empty()
+            && let Some(marker) = name.filter(|name| name.starts_with(MARKER))
+        {
+            if marker == self.marker {
+                backoff.reset();
+                self.heard.push_back(RobotInput::own(RobotMessage::Drained));
+            }
+            return acknowledge(&self.channel, delivery.delivery_tag).await;
+        }
+        counters.messages.fetch_add(1, Ordering::Relaxed);
+        let message = match wire::decode(&delivery.data) {
+            Ok(message) => message,
+            Err(reason) => {
+                // It would not be understood the next time either.
+                counters.unreadable.fetch_add(1, Ordering::Relaxed);
+                if self.logged.is_none_or(|at| at.elapsed() > LOG_EVERY) {
+                    self.logged = Some(Instant::now());
+                    tracing::warn!(%reason, "a message of the robot was thrown away");
+                }
+                return acknowledge(&self.channel, delivery.delivery_tag).await;
+            }
+        };
+        let (accept, accepted) = Accept::new();
+        let tag = delivery.delivery_tag;
+        let settled = async move {
+            if accepted.await.is_ok() {
+                return Settled::Accepted(tag);
+            }
+            tokio::time::sleep(AGAIN).await;
+            Settled::Dropped(tag)
+        };
+        self.settles.push(settled.boxed());
+        let source = name.filter(|name| !name.is_empty() && name.len() <= MAX_SOURCE_BYTES);
+        self.heard.push_back(RobotInput {
+            message,
+            source: source.map(|name| SourceId(name.to_owned())),
+            redelivered: delivery.redelivered,
+            accept,
+        });
+        Ok(())
+    }
+}
+
+async fn settle(channel: &Channel, settled: Settled) -> Result<(), Broken> {
+    match settled {
+        Settled::Accepted(tag) => acknowledge(channel, tag).await,
+        Settled::Dropped(tag) => {
+            let requeue = BasicNackOptions {
+                requeue: true,
+                ..BasicNackOptions::default()
+            };
+            let done = timeout(CONFIRM_LIMIT, channel.basic_nack(tag, requeue));
+            Ok(done.await.map_err(|_| Broken::Silent)??)
+        }
+    }
+}
+
+async fn acknowledge(channel: &Channel, tag: u64) -> Result<(), Broken> {
+    let options = BasicAckOptions::default();
+    let done = timeout(CONFIRM_LIMIT, channel.basic_ack(tag, options));
+    Ok(done.await.map_err(|_| Broken::Silent)??)
+}
+
+async fn verdict(confirm: PublisherConfirm, exchange: &str) -> Verdict {
+    let (result, broken) = match timeout(CONFIRM_LIMIT, confirm).await {
+        Ok(Ok(Confirmation::Ack(None))) => (Ok(()), false),
+        Ok(Ok(Confirmation::Ack(Some(_)))) => {
+            let why = format!("no robot is listening to the exchange {exchange}");
+            (Err(HandOverError::Away(why)), false)
+        }
+        Ok(Ok(Confirmation::Nack(_))) => {
+            let why = "the robot's broker refused the order".to_owned();
+            (Err(HandOverError::Away(why)), false)
+        }
+        Ok(Ok(Confirmation::NotRequested)) => {
+            let why = "the robot's broker confirms nothing".to_owned();
+            (Err(HandOverError::Unknown(why)), true)
+        }
+        Ok(Err(error)) => {
+            let why = format!("the connection broke before the order was confirmed: {error}");
+            (Err(HandOverError::Unknown(why)), true)
+        }
+        Err(_) => (
+            Err(HandOverError::Unknown(Broken::Silent.to_string())),
+            true,
+        ),
+    };
+    Verdict { result, broken }
+}
+
+fn short(name: &str) -> Result<ShortString, Broken> {
+    ShortString::try_new(name).map_err(|_| Broken::Name(name.to_owned()))
 }
