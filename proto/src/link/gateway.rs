@@ -353,7 +353,8 @@ impl Gateway {
         let Phase::Greeting { hello, .. } = &self.phase else {
             return;
         };
-        if *hello != welcome.hello {
+        let is_possible = welcome.up_next <= Seq::LAST && welcome.down.next <= Seq::LAST;
+        if *hello != welcome.hello || !is_possible {
             return;
         }
         if welcome.up_next > self.spool.next {

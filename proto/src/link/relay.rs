@@ -533,7 +533,10 @@ pub fn bytes_of(items: &[Item]) -> usize {
 /// Leaves out the items that end at or before `received`. Nothing is left of a malformed batch.
 fn skip_known(batch: Batch, received: Seq) -> (Seq, Vec<Item>) {
     let mut first = batch.first;
-    if batch.items.iter().any(|item| item.covers == 0) {
+    let end = batch.items.iter().try_fold(first.0, |at, item| {
+        at.checked_add(item.covers).filter(|_| item.covers > 0)
+    });
+    if end.is_none_or(|end| end > Seq::LAST.0) {
         return (first, Vec::new());
     }
     let mut items = batch.items;
