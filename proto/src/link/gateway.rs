@@ -395,7 +395,10 @@ impl Gateway {
             return;
         }
         session.heard_at = now;
-        session.credit = usize::try_from(ack.credit).unwrap_or(usize::MAX);
+        if ack.next >= session.acked {
+            // An older ack that comes late must not bring back an older grant.
+            session.credit = usize::try_from(ack.credit).unwrap_or(usize::MAX);
+        }
         if ack.next > session.acked && ack.next <= session.highest {
             session.land(ack.next, now);
             self.release(ack.next);
