@@ -14,7 +14,7 @@ use super::{
     BATCH_BYTES, BATCH_ITEMS, LONGEST_INTERVAL, SHORTEST_BEAT_INTERVAL, SHORTEST_LIVE_INTERVAL,
     SILENT_BEATS,
 };
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, SplitMix};
 use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
 use crate::id::{ConnectionId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
 use crate::live::{Live, Status};
@@ -32,6 +32,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 const ACK_WAIT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
 /// After this many ack time-outs without progress the session is given up.
 const ACK_TIMEOUTS_BEFORE_HELLO: u32 = 3;
+/// The least share of the beat interval after which a gateway beats. The rest is random, so that
+/// robots that were welcomed together drift apart, and do not find a lost relay silent together.
+const LEAST_BEAT_SHARE: f64 = 0.75;
 /// How long to leave a spool alone that could not be read.
 const READ_RETRY: Duration = Duration::from_secs(1);
 
@@ -113,6 +116,7 @@ pub struct Gateway {
     phase: Phase,
     connection: Option<Connection>,
     hello_wait: Backoff,
+    random: SplitMix,
     /// The driver is numbering the spool anew; no hello before it is done.
     renewing: bool,
     status: Option<(Uptime, Status)>,
@@ -156,6 +160,7 @@ struct Session {
     ack_wait: AckWait,
     beat_interval: Duration,
     beat_at: Uptime,
+    random: SplitMix,
     heard_at: Uptime,
     live_interval: Duration,
     live_at: Uptime,
@@ -187,6 +192,7 @@ impl Gateway {
             phase: Phase::Offline,
             connection: None,
             hello_wait: Backoff::new(HELLO_WAIT.0, HELLO_WAIT.1, seed),
+            random: SplitMix(!seed),
             renewing: false,
             status: None,
             outputs: VecDeque::new(),
@@ -373,7 +379,7 @@ impl Gateway {
         self.hello_wait.reset();
         self.outputs
             .push_back(Output::Opened(welcome.session, welcome.relay));
-        let mut session = Session::new(welcome, now.uptime);
+        let mut session = Session::new(welcome, self.random.next(), now.uptime);
         if self.spool.first <= welcome.up_next {
             self.release(welcome.up_next);
         } else {
@@ -497,7 +503,7 @@ impl Gateway {
 
     fn beat(&mut self, now: Uptime) {
         if let (Phase::Session(session), Some(down)) = (&mut self.phase, self.down) {
-            session.beat_at = now.plus(session.beat_interval);
+            session.plan_beat(now);
             let beat = Beat {
                 session: session.id,
                 sent: now,
@@ -554,7 +560,7 @@ impl Gateway {
 }
 
 impl Session {
-    fn new(welcome: &Welcome, now: Uptime) -> Self {
+    fn new(welcome: &Welcome, seed: u64, now: Uptime) -> Self {
         Self {
             id: welcome.session,
             relay: welcome.relay,
@@ -571,6 +577,7 @@ impl Session {
                 .beat_interval
                 .clamp(SHORTEST_BEAT_INTERVAL, LONGEST_INTERVAL),
             beat_at: now,
+            random: SplitMix(seed),
             heard_at: now,
             live_interval: welcome
                 .live_interval
@@ -597,8 +604,13 @@ impl Session {
             sent_at: now,
         });
         // A batch is answered by an ack, so it is a sign of life both ways.
-        self.beat_at = now.plus(self.beat_interval);
+        self.plan_beat(now);
         Output::Up(self.relay, Up::Batch(batch))
+    }
+
+    fn plan_beat(&mut self, now: Uptime) {
+        let share = LEAST_BEAT_SHARE + (1.0 - LEAST_BEAT_SHARE) * self.random.fraction();
+        self.beat_at = now.plus(self.beat_interval.mul_f64(share));
     }
 
     /// Takes everything before `next` out of flight.
