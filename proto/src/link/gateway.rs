@@ -80,7 +80,7 @@ pub enum Output {
         cursor: Cursor,
         /// The commands, in order.
         commands: Vec<Command>,
-        /// When they came in; times to live count from here.
+        /// When they came in. Times to live count from here; what the way took is taken off already.
         received: Uptime,
     },
     /// The relay has more of this epoch than the spool ever had, as after a restored backup. Number
@@ -158,6 +158,8 @@ struct Session {
     credit: usize,
     read: ReadState,
     ack_wait: AckWait,
+    /// Microseconds from the relay's clock to the board's, by the fastest frame so far.
+    fastest: i128,
     beat_interval: Duration,
     beat_at: Uptime,
     random: SplitMix,
@@ -421,8 +423,12 @@ impl Gateway {
             return;
         }
         session.heard_at = now;
+        let delay = session.delay(commands.sent, now);
         let known = usize::try_from(down.next.since(commands.first)).unwrap_or(usize::MAX);
-        let new: Vec<Command> = commands.commands.into_iter().skip(known).collect();
+        let mut new: Vec<Command> = commands.commands.into_iter().skip(known).collect();
+        for command in &mut new {
+            command.time_to_live = command.time_to_live.saturating_sub(delay);
+        }
         if commands.first > down.next || new.is_empty() {
             // A hole or old news: tell the relay where to go on.
             self.beat(now);
@@ -573,6 +579,7 @@ impl Session {
             credit: usize::try_from(welcome.credit).unwrap_or(usize::MAX),
             read: ReadState::Idle,
             ack_wait: AckWait::default(),
+            fastest: micros_between(welcome.uptime, now),
             beat_interval: welcome
                 .beat_interval
                 .clamp(SHORTEST_BEAT_INTERVAL, LONGEST_INTERVAL),
@@ -606,6 +613,13 @@ impl Session {
         // A batch is answered by an ack, so it is a sign of life both ways.
         self.plan_beat(now);
         Output::Up(self.relay, Up::Batch(batch))
+    }
+
+    /// How much longer than the fastest frame a frame was on its way.
+    fn delay(&mut self, sent: Uptime, now: Uptime) -> Duration {
+        let taken = micros_between(sent, now);
+        self.fastest = self.fastest.min(taken);
+        Duration::from_micros(u64::try_from(taken - self.fastest).unwrap_or(u64::MAX))
     }
 
     fn plan_beat(&mut self, now: Uptime) {
@@ -687,6 +701,12 @@ impl AckWait {
         self.timeouts = 0;
         self.progress_at = now;
     }
+}
+
+/// From one clock's reading to another's, which may have started before or after it.
+fn micros_between(sent: Uptime, now: Uptime) -> i128 {
+    let micros = |at: Uptime| at.since_boot().as_micros().cast_signed();
+    micros(now) - micros(sent)
 }
 
 fn tombstone(count: u64, now: Stamp) -> Option<Item> {

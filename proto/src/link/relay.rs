@@ -262,6 +262,7 @@ impl Relay {
                 next: acked,
             },
             now: now.wall,
+            uptime: now.uptime,
             credit: self.grants.credit,
             live_interval: self.grants.live_interval,
             beat_interval: self.grants.beat_interval,
@@ -398,6 +399,7 @@ impl Relay {
         session.down.more = true;
         let down = Down::Commands(Commands {
             session: id,
+            sent: now.uptime,
             first: from,
             commands,
         });
