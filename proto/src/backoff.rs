@@ -53,7 +53,7 @@ impl SplitMix {
     }
 
     /// A number from 0 up to but not including 1.
-    fn fraction(&mut self) -> f64 {
+    pub(crate) fn fraction(&mut self) -> f64 {
         let bits = u32::try_from(self.next() >> 32).unwrap_or(u32::MAX);
         f64::from(bits) / (f64::from(u32::MAX) + 1.0)
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{CommandId, Cursor, HelloId, RelayId, Seq, SessionId};
 use crate::live::Pose;
-use crate::time::WallClock;
+use crate::time::{Uptime, WallClock};
 
 /// The largest encoded command. The relay refuses what is larger before it is in the ledger.
 pub const MAX_COMMAND_BYTES: usize = 16 * 1024;
@@ -42,8 +42,10 @@ pub struct Welcome {
     pub up_next: Seq,
     /// Where the down stream goes on.
     pub down: Cursor,
-    /// The relay's clock.
+    /// The relay's calendar.
     pub now: WallClock,
+    /// The relay's clock that only counts on; see [`Commands::sent`].
+    pub uptime: Uptime,
     /// How many bytes of records may be unacknowledged at a time.
     pub credit: u32,
     /// The shortest time between two live frames.
@@ -70,6 +72,9 @@ pub struct Ack {
 pub struct Commands {
     /// The session it belongs to.
     pub session: SessionId,
+    /// When the frame was sent, by the relay's clock that only counts on. A frame that is late, measured
+    /// by the fastest one of its session, has used up that much of its commands' time.
+    pub sent: Uptime,
     /// The position of the first command in the down stream.
     pub first: Seq,
     /// The commands, in order and without holes.
@@ -97,7 +102,7 @@ pub struct Rehello {
 pub struct Command {
     /// Its identity in the ledger.
     pub id: CommandId,
-    /// How long it may still be started, counted from the moment the frame arrives. Zero: it must
+    /// How long it may still be started, counted from the moment the frame is sent. Zero: it must
     /// not be started any more, only reported.
     pub time_to_live: Duration,
     /// What to do.

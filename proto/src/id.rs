@@ -137,6 +137,8 @@ pub struct Seq(pub u64);
 impl Seq {
     /// The first position of every stream.
     pub const FIRST: Self = Self(1);
+    /// The last position that a stream can have: stores keep positions in signed 64-bit columns.
+    pub const LAST: Self = Self(i64::MAX.unsigned_abs());
 
     /// The position `count` further on. Saturates, which no real stream can reach.
     #[must_use]

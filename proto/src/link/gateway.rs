@@ -14,7 +14,7 @@ use super::{
     BATCH_BYTES, BATCH_ITEMS, LONGEST_INTERVAL, SHORTEST_BEAT_INTERVAL, SHORTEST_LIVE_INTERVAL,
     SILENT_BEATS,
 };
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, SplitMix};
 use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
 use crate::id::{ConnectionId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
 use crate::live::{Live, Status};
@@ -32,6 +32,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 const ACK_WAIT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
 /// After this many ack time-outs without progress the session is given up.
 const ACK_TIMEOUTS_BEFORE_HELLO: u32 = 3;
+/// The least share of the beat interval after which a gateway beats. The rest is random, so that
+/// robots that were welcomed together drift apart, and do not find a lost relay silent together.
+const LEAST_BEAT_SHARE: f64 = 0.75;
 /// How long to leave a spool alone that could not be read.
 const READ_RETRY: Duration = Duration::from_secs(1);
 
@@ -77,7 +80,7 @@ pub enum Output {
         cursor: Cursor,
         /// The commands, in order.
         commands: Vec<Command>,
-        /// When they came in; times to live count from here.
+        /// When they came in. Times to live count from here; what the way took is taken off already.
         received: Uptime,
     },
     /// The relay has more of this epoch than the spool ever had, as after a restored backup. Number
@@ -113,6 +116,7 @@ pub struct Gateway {
     phase: Phase,
     connection: Option<Connection>,
     hello_wait: Backoff,
+    random: SplitMix,
     /// The driver is numbering the spool anew; no hello before it is done.
     renewing: bool,
     status: Option<(Uptime, Status)>,
@@ -154,8 +158,11 @@ struct Session {
     credit: usize,
     read: ReadState,
     ack_wait: AckWait,
+    /// Microseconds from the relay's clock to the board's, by the fastest frame so far.
+    fastest: i128,
     beat_interval: Duration,
     beat_at: Uptime,
+    random: SplitMix,
     heard_at: Uptime,
     live_interval: Duration,
     live_at: Uptime,
@@ -187,6 +194,7 @@ impl Gateway {
             phase: Phase::Offline,
             connection: None,
             hello_wait: Backoff::new(HELLO_WAIT.0, HELLO_WAIT.1, seed),
+            random: SplitMix(!seed),
             renewing: false,
             status: None,
             outputs: VecDeque::new(),
@@ -353,7 +361,8 @@ impl Gateway {
         let Phase::Greeting { hello, .. } = &self.phase else {
             return;
         };
-        if *hello != welcome.hello {
+        let is_possible = welcome.up_next <= Seq::LAST && welcome.down.next <= Seq::LAST;
+        if *hello != welcome.hello || !is_possible {
             return;
         }
         if welcome.up_next > self.spool.next {
@@ -372,7 +381,7 @@ impl Gateway {
         self.hello_wait.reset();
         self.outputs
             .push_back(Output::Opened(welcome.session, welcome.relay));
-        let mut session = Session::new(welcome, now.uptime);
+        let mut session = Session::new(welcome, self.random.next(), now.uptime);
         if self.spool.first <= welcome.up_next {
             self.release(welcome.up_next);
         } else {
@@ -394,7 +403,10 @@ impl Gateway {
             return;
         }
         session.heard_at = now;
-        session.credit = usize::try_from(ack.credit).unwrap_or(usize::MAX);
+        if ack.next >= session.acked {
+            // An older ack that comes late must not bring back an older grant.
+            session.credit = usize::try_from(ack.credit).unwrap_or(usize::MAX);
+        }
         if ack.next > session.acked && ack.next <= session.highest {
             session.land(ack.next, now);
             self.release(ack.next);
@@ -411,8 +423,12 @@ impl Gateway {
             return;
         }
         session.heard_at = now;
+        let delay = session.delay(commands.sent, now);
         let known = usize::try_from(down.next.since(commands.first)).unwrap_or(usize::MAX);
-        let new: Vec<Command> = commands.commands.into_iter().skip(known).collect();
+        let mut new: Vec<Command> = commands.commands.into_iter().skip(known).collect();
+        for command in &mut new {
+            command.time_to_live = command.time_to_live.saturating_sub(delay);
+        }
         if commands.first > down.next || new.is_empty() {
             // A hole or old news: tell the relay where to go on.
             self.beat(now);
@@ -493,7 +509,7 @@ impl Gateway {
 
     fn beat(&mut self, now: Uptime) {
         if let (Phase::Session(session), Some(down)) = (&mut self.phase, self.down) {
-            session.beat_at = now.plus(session.beat_interval);
+            session.plan_beat(now);
             let beat = Beat {
                 session: session.id,
                 sent: now,
@@ -550,7 +566,7 @@ impl Gateway {
 }
 
 impl Session {
-    fn new(welcome: &Welcome, now: Uptime) -> Self {
+    fn new(welcome: &Welcome, seed: u64, now: Uptime) -> Self {
         Self {
             id: welcome.session,
             relay: welcome.relay,
@@ -563,10 +579,12 @@ impl Session {
             credit: usize::try_from(welcome.credit).unwrap_or(usize::MAX),
             read: ReadState::Idle,
             ack_wait: AckWait::default(),
+            fastest: micros_between(welcome.uptime, now),
             beat_interval: welcome
                 .beat_interval
                 .clamp(SHORTEST_BEAT_INTERVAL, LONGEST_INTERVAL),
             beat_at: now,
+            random: SplitMix(seed),
             heard_at: now,
             live_interval: welcome
                 .live_interval
@@ -593,8 +611,20 @@ impl Session {
             sent_at: now,
         });
         // A batch is answered by an ack, so it is a sign of life both ways.
-        self.beat_at = now.plus(self.beat_interval);
+        self.plan_beat(now);
         Output::Up(self.relay, Up::Batch(batch))
+    }
+
+    /// How much longer than the fastest frame a frame was on its way.
+    fn delay(&mut self, sent: Uptime, now: Uptime) -> Duration {
+        let taken = micros_between(sent, now);
+        self.fastest = self.fastest.min(taken);
+        Duration::from_micros(u64::try_from(taken - self.fastest).unwrap_or(u64::MAX))
+    }
+
+    fn plan_beat(&mut self, now: Uptime) {
+        let share = LEAST_BEAT_SHARE + (1.0 - LEAST_BEAT_SHARE) * self.random.fraction();
+        self.beat_at = now.plus(self.beat_interval.mul_f64(share));
     }
 
     /// Takes everything before `next` out of flight.
@@ -671,6 +701,12 @@ impl AckWait {
         self.timeouts = 0;
         self.progress_at = now;
     }
+}
+
+/// From one clock's reading to another's, which may have started before or after it.
+fn micros_between(sent: Uptime, now: Uptime) -> i128 {
+    let micros = |at: Uptime| at.since_boot().as_micros().cast_signed();
+    micros(now) - micros(sent)
 }
 
 fn tombstone(count: u64, now: Stamp) -> Option<Item> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::{COMMANDS_TIMEOUT, LONGEST_INTERVAL, SHORTEST_BEAT_INTERVAL, SILENT_BEATS};
 use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
-use crate::id::{ConnectionId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
+use crate::id::{Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
 use crate::live::{Live, Status};
 use crate::time::{Uptime, WallClock};
 use crate::up::{Batch, Beat, Gone, Hello, Item, Up};
@@ -150,7 +150,7 @@ struct Greeting {
 #[derive(Debug)]
 struct Session {
     id: SessionId,
-    connection: ConnectionId,
+    hello: HelloId,
     epoch: Epoch,
     /// Everything before is in the journal.
     stored: Seq,
@@ -206,6 +206,18 @@ impl Relay {
                 .push_back(Output::Send(epoch, Down::Wait(wait)));
             return;
         }
+        let known = [
+            self.greeting.as_ref().map(|greeting| greeting.hello.hello),
+            self.offer.as_ref().map(|offer| offer.hello),
+            self.session.as_ref().map(|session| session.hello),
+        ];
+        let is_old = |known: HelloId| {
+            known.connection == hello.hello.connection && known.attempt >= hello.hello.attempt
+        };
+        if known.into_iter().flatten().any(is_old) {
+            // Doubled or overtaken on the way. Another offer would put the first one out of use.
+            return;
+        }
         let clock_offset = offset(now.wall, hello.uptime);
         self.greeting = Some(Greeting {
             session,
@@ -239,7 +251,6 @@ impl Relay {
         // What the robot has stored already must not be sent again, nor what it had stored before
         // its spool was lost.
         let acked = ledger.acked.max(robot_next);
-        let HelloId { connection, .. } = greeting.hello.hello;
         let version = Versions::SUPPORTED.common(greeting.hello.versions);
         let welcome = Welcome {
             hello: greeting.hello.hello,
@@ -251,6 +262,7 @@ impl Relay {
                 next: acked,
             },
             now: now.wall,
+            uptime: now.uptime,
             credit: self.grants.credit,
             live_interval: self.grants.live_interval,
             beat_interval: self.grants.beat_interval,
@@ -258,7 +270,7 @@ impl Relay {
         };
         self.offer = Some(Session {
             id: session,
-            connection,
+            hello: greeting.hello.hello,
             epoch: greeting.epoch,
             stored: up_next,
             received: up_next,
@@ -315,7 +327,7 @@ impl Relay {
 
     /// The broker published the last will of a connection.
     pub fn handle_gone(&mut self, gone: Gone) {
-        let is_it = |s: &mut Session| s.connection == gone.connection;
+        let is_it = |s: &mut Session| s.hello.connection == gone.connection;
         self.offer.take_if(is_it);
         if self.session.take_if(is_it).is_some() {
             self.outputs.push_back(Output::Closed(Closed::Gone));
@@ -387,6 +399,7 @@ impl Relay {
         session.down.more = true;
         let down = Down::Commands(Commands {
             session: id,
+            sent: now.uptime,
             first: from,
             commands,
         });
@@ -533,7 +546,10 @@ pub fn bytes_of(items: &[Item]) -> usize {
 /// Leaves out the items that end at or before `received`. Nothing is left of a malformed batch.
 fn skip_known(batch: Batch, received: Seq) -> (Seq, Vec<Item>) {
     let mut first = batch.first;
-    if batch.items.iter().any(|item| item.covers == 0) {
+    let end = batch.items.iter().try_fold(first.0, |at, item| {
+        at.checked_add(item.covers).filter(|_| item.covers > 0)
+    });
+    if end.is_none_or(|end| end > Seq::LAST.0) {
         return (first, Vec::new());
     }
     let mut items = batch.items;
