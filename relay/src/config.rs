@@ -25,16 +25,16 @@ const NOT_YET: [&str; 4] = ["DATABASE_URL", "REDIS_URL", "MONGO_URL", "BROKER_HO
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// A file cannot be read.
-    #[error("cannot read {path}: {source}", path = .path.display())]
+    #[error("cannot read {path}", path = .path.display())]
     Read {
         /// Which file.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
     },
-    /// A file is no TOML, or has a key that is unknown or of the wrong type. The text of the error
+    /// A file is no TOML, or has a key that is unknown or of the wrong type. The source of the error
     /// names the key and the line.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("the configuration in {path} is wrong", path = .path.display())]
     File {
         /// Which file.
         path: PathBuf,
@@ -466,7 +466,8 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_its_file_and_line() {
         let (file, flags) = file("data = \"d\"\nhtpp = \"127.0.0.1:1\"\n");
-        let error = load_with(flags, &[]).unwrap_err().to_string();
+        let error = anyhow::Error::from(load_with(flags, &[]).unwrap_err());
+        let error = format!("{error:#}");
         let path = file.path().display().to_string();
         assert!(
             error.contains("htpp") && error.contains("line 2") && error.contains(&path),

@@ -13,7 +13,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum DataDirError {
     /// It cannot be created.
-    #[error("cannot create the data folder {path}: {source}", path = .path.display())]
+    #[error("cannot create the data folder {path}", path = .path.display())]
     Create {
         /// Which folder.
         path: PathBuf,
@@ -37,7 +37,7 @@ pub enum DataDirError {
         path: PathBuf,
     },
     /// A file in it cannot be written or read.
-    #[error("cannot use {path}: {source}", path = .path.display())]
+    #[error("cannot use {path}", path = .path.display())]
     File {
         /// Which file.
         path: PathBuf,

@@ -30,7 +30,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Where even this cannot be written, the exit code still tells.
-            drop(writeln!(std::io::stderr(), "brrbrr-relay: {error:#}"));
+            let text = format!("brrbrr-relay: {error:#}");
+            drop(writeln!(std::io::stderr(), "{}", text.trim_end()));
             let is_usage = error.downcast_ref::<ConfigError>().is_some();
             ExitCode::from(if is_usage { USAGE } else { FAILURE })
         }
@@ -39,7 +40,11 @@ fn main() -> ExitCode {
 
 fn set_up_log() -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
-        Ok(filter) => EnvFilter::try_new(filter)?,
+        Ok(filter) => EnvFilter::try_new(&filter).map_err(|_| ConfigError::Value {
+            name: "RUST_LOG".to_owned(),
+            value: filter,
+            expected: "a log filter such as debug or info,brrbrr_relay=trace",
+        })?,
         Err(_) => EnvFilter::new("info"),
     };
     tracing_subscriber::fmt()

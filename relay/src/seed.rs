@@ -13,8 +13,8 @@ use crate::catalog::{HappeningDetails, PlaceDetails, stored_name};
 /// Why a seed file cannot be used.
 #[derive(Debug, Error)]
 pub enum SeedError {
-    /// It is not JSON of the right shape; the error has the line and names the field.
-    #[error("not a seed file: {0}")]
+    /// It is not JSON of the right shape; the source has the line and names the field.
+    #[error("not a seed file")]
     Shape(#[from] serde_json::Error),
     /// Something is in it twice.
     #[error("{0} is there twice")]
@@ -236,7 +236,8 @@ mod tests {
     #[test]
     fn an_unknown_field_is_named_with_its_line() {
         let wrong = "{\n \"robots\": [{\"name\": \"a\", \"floor\": 7, \"color\": 1}]}";
-        let error = Seed::read(wrong).unwrap_err().to_string();
+        let error = anyhow::Error::from(Seed::read(wrong).unwrap_err());
+        let error = format!("{error:#}");
         assert!(
             error.contains("color") && error.contains("line 2"),
             "{error}"

@@ -457,3 +457,193 @@ where
 pub(crate) fn rounded(at: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: Schema = Schema {
+        name: "test",
+        application_id: 7,
+        migrations: &["CREATE TABLE a (x INTEGER NOT NULL)", "CREATE TABLE b (x)"],
+    };
+
+    fn file() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        (folder, path)
+    }
+
+    fn spawn(path: &Path) -> StoreThread {
+        let connection = open(path, &SCHEMA).unwrap();
+        StoreThread::spawn("test", path, connection, Access::Write).unwrap()
+    }
+
+    #[derive(Debug, PartialEq)]
+    enum Answer {
+        Away,
+        Corrupt,
+        Own,
+    }
+
+    impl From<Fault> for Answer {
+        fn from(fault: Fault) -> Self {
+            match fault {
+                Fault::Away(_) => Self::Away,
+                Fault::Corrupt(_) => Self::Corrupt,
+            }
+        }
+    }
+
+    impl From<rusqlite::Error> for Answer {
+        fn from(error: rusqlite::Error) -> Self {
+            Fault::from(&error).into()
+        }
+    }
+
+    fn insert(connection: &Connection, x: Option<i64>) -> Result<(), Answer> {
+        connection.execute("INSERT INTO a VALUES (?1)", [x])?;
+        Ok(())
+    }
+
+    fn numbers(path: &Path) -> Vec<i64> {
+        let connection = open_reader(path).unwrap();
+        let mut ask = connection.prepare("SELECT x FROM a ORDER BY x").unwrap();
+        let rows = ask.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn an_older_layout_is_brought_up_to_date_and_its_content_kept() {
+        let (_folder, path) = file();
+        let older = Schema {
+            migrations: &SCHEMA.migrations[..1],
+            ..SCHEMA
+        };
+        open(&path, &older)
+            .unwrap()
+            .execute("INSERT INTO a VALUES (1)", [])
+            .unwrap();
+        for _ in 0..2 {
+            let connection = open(&path, &SCHEMA).unwrap();
+            connection.execute("DELETE FROM b", []).unwrap();
+            assert_eq!(numbers(&path), [1]);
+        }
+    }
+
+    #[test]
+    fn a_newer_layout_is_refused_and_left_alone() {
+        let (_folder, path) = file();
+        let connection = open(&path, &SCHEMA).unwrap();
+        connection.pragma_update(None, "user_version", 9).unwrap();
+        drop(connection);
+        let before = std::fs::read(&path).unwrap();
+        let error = open(&path, &SCHEMA).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                OpenError::Newer {
+                    found: 9,
+                    known: 2,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_file_of_another_store_is_refused() {
+        let (_folder, path) = file();
+        drop(open(&path, &SCHEMA).unwrap());
+        let other = Schema {
+            application_id: 8,
+            ..SCHEMA
+        };
+        let error = open(&path, &other).unwrap_err();
+        assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_failed_migration_changes_nothing() {
+        let (_folder, path) = file();
+        let broken = Schema {
+            migrations: &["CREATE TABLE a (x)", "no such statement"],
+            ..SCHEMA
+        };
+        open(&path, &broken).unwrap_err();
+        open(&path, &SCHEMA).unwrap();
+    }
+
+    #[tokio::test]
+    async fn calls_that_share_a_transaction_fail_alone() {
+        let (_folder, path) = file();
+        let store = spawn(&path);
+        // The first call holds the thread until the others wait, so that they form one group.
+        let (go, gate) = std::sync::mpsc::sync_channel(1);
+        let first = store.call(move |connection| {
+            gate.recv().unwrap();
+            insert(connection, Some(1))
+        });
+        let open_gate = async {
+            tokio::task::yield_now().await;
+            go.send(()).unwrap();
+        };
+        let (first, second, third, fourth, fifth, ()) = tokio::join!(
+            first,
+            store.call(|connection| insert(connection, Some(2))),
+            store.call(|connection| insert(connection, Some(3)).and(Err::<(), _>(Answer::Own))),
+            store.call(|connection| insert(connection, None)),
+            store.call(|connection| insert(connection, Some(5))),
+            open_gate,
+        );
+        assert_eq!((first, second, fifth), (Ok(()), Ok(()), Ok(())));
+        assert_eq!((third, fourth), (Err(Answer::Own), Err(Answer::Away)));
+        assert_eq!(numbers(&path), [1, 2, 5]);
+    }
+
+    #[tokio::test]
+    async fn a_group_that_cannot_commit_answers_everybody_and_the_next_one_works() {
+        let (_folder, path) = file();
+        let store = spawn(&path);
+        let broken = store.call(|connection| {
+            insert(connection, Some(1))?;
+            // What a full disk does: the transaction is gone in the middle of it.
+            Ok(connection.execute_batch("ROLLBACK")?)
+        });
+        assert_eq!(broken.await, Err(Answer::Away));
+        let fine = store.call(|connection| insert(connection, Some(2)));
+        assert_eq!(fine.await, Ok(()));
+        assert_eq!(numbers(&path), [2]);
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_caller_has_gone_is_carried_out_all_the_same() {
+        let (_folder, path) = file();
+        let store = spawn(&path);
+        let (go, gate) = std::sync::mpsc::sync_channel(1);
+        let call = store.call(move |connection| {
+            gate.recv().unwrap();
+            insert(connection, Some(1))
+        });
+        tokio::select! {
+            biased;
+            _ = call => panic!("the gate is closed"),
+            () = tokio::task::yield_now() => {}
+        }
+        go.send(()).unwrap();
+        drop(store);
+        assert_eq!(numbers(&path), [1]);
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_has_panicked_is_away_and_hangs_nobody() {
+        let (_folder, path) = file();
+        let store = spawn(&path);
+        let panicked = store.call(|_| -> Result<(), Answer> { panic!("in a call") });
+        assert_eq!(panicked.await, Err(Answer::Away));
+        let after = store.call(|connection| insert(connection, Some(1)));
+        assert_eq!(after.await, Err(Answer::Away));
+    }
+}

@@ -418,3 +418,82 @@ fn robot_id(row: &Row<'_>, column: &str) -> rusqlite::Result<RobotId> {
     let number: u32 = row.get(index)?;
     RobotId::new(number).ok_or(rusqlite::Error::IntegralValueOutOfRange(index, 0))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::catalog::conformance;
+
+    fn fresh() -> (tempfile::TempDir, SqliteCatalog) {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = SqliteCatalog::open(&folder.path().join("catalog")).unwrap();
+        (folder, catalog)
+    }
+
+    #[tokio::test]
+    async fn it_does_what_every_catalog_does() {
+        let (_folder, catalog) = fresh();
+        conformance::conforms(&catalog).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn fifty_callers_at_once_leave_no_holes() {
+        let (_folder, catalog) = fresh();
+        conformance::submits_concurrently(Arc::new(catalog)).await;
+    }
+
+    #[tokio::test]
+    async fn everything_is_there_after_it_was_opened_again() {
+        let (folder, catalog) = fresh();
+        conformance::prepare(&catalog).await;
+        drop(catalog);
+        let catalog = SqliteCatalog::open(&folder.path().join("catalog")).unwrap();
+        conformance::remembers(&catalog).await;
+    }
+
+    #[test]
+    fn its_ledger_agrees_with_a_naive_one() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        proptest!(ProptestConfig::with_cases(64), |(actions in conformance::actions())| {
+            let (_folder, catalog) = fresh();
+            runtime.block_on(conformance::agrees_with_the_model(&catalog, actions));
+        });
+    }
+
+    #[tokio::test]
+    async fn a_change_by_another_process_is_seen_at_once() {
+        let (folder, catalog) = fresh();
+        assert_eq!(catalog.robots().await.unwrap(), []);
+        let other = rusqlite::Connection::open(folder.path().join("catalog")).unwrap();
+        let insert = "INSERT INTO robots VALUES (5, 'by hand', 7, NULL, NULL, NULL, '', '', 1, 1)";
+        other.execute(insert, []).unwrap();
+        assert_eq!(catalog.robots().await.unwrap()[0].name, "by hand");
+        other.execute("UPDATE robots SET floor = 8", []).unwrap();
+        assert_eq!(catalog.robots().await.unwrap()[0].floor, 8);
+        other.execute("DELETE FROM robots", []).unwrap();
+        assert_eq!(catalog.robots().await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn what_this_program_did_not_write_is_called_corrupt() {
+        let (folder, catalog) = fresh();
+        let other = rusqlite::Connection::open(folder.path().join("catalog")).unwrap();
+        let insert = "INSERT INTO robots VALUES (5, 'x', 7, NULL, NULL, NULL, 'no', 'no', 0, 1)";
+        other.execute(insert, []).unwrap();
+        let robot = RobotId::new(5).unwrap();
+        for error in [
+            catalog.secret(robot).await.err(),
+            catalog.down_stream(robot).await.err(),
+        ] {
+            assert!(matches!(error, Some(CatalogError::Corrupt(_))), "{error:?}");
+        }
+        other.execute("UPDATE robots SET id = 0", []).unwrap();
+        let error = catalog.robots().await.err();
+        assert!(matches!(error, Some(CatalogError::Corrupt(_))), "{error:?}");
+    }
+}

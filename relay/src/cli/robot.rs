@@ -361,3 +361,32 @@ fn fresh_secret() -> anyhow::Result<Secret> {
     getrandom::fill(&mut bytes).context("the system gives no randomness")?;
     Ok(Secret::new(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_enrolment_file_that_cannot_be_filled_goes_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("guide.json");
+        let mut reserved = Reserved::create(&path).unwrap();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        reserved.file = Some(full);
+        let contact = Contact {
+            mqtt: DEFAULT_MQTT_URL.to_owned(),
+            ca: None,
+            remark: None,
+        };
+        let robot = Robot {
+            id: "1".parse().unwrap(),
+            name: "guide".to_owned(),
+            floor: 7,
+            home: None,
+        };
+        let filled = reserved.fill(&contact.enrolment(&robot, &fresh_secret().unwrap()));
+        let error = format!("{:#}", filled.err().unwrap());
+        assert!(error.contains("guide.json"), "{error}");
+        assert!(!path.exists());
+    }
+}

@@ -289,3 +289,38 @@ fn trip(row: &Row<'_>) -> rusqlite::Result<TripEntry> {
         at: time(row, "at")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::journal::conformance;
+
+    fn fresh() -> (tempfile::TempDir, SqliteJournal) {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = SqliteJournal::open(&folder.path().join("journal")).unwrap();
+        (folder, journal)
+    }
+
+    #[tokio::test]
+    async fn it_does_what_every_journal_does() {
+        let (_folder, journal) = fresh();
+        conformance::conforms(&journal).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn robots_that_store_together_do_not_disturb_each_other() {
+        let (_folder, journal) = fresh();
+        conformance::stores_concurrently(Arc::new(journal)).await;
+    }
+
+    #[tokio::test]
+    async fn everything_is_there_after_it_was_opened_again() {
+        let (folder, journal) = fresh();
+        conformance::prepare(&journal).await;
+        drop(journal);
+        let journal = SqliteJournal::open(&folder.path().join("journal")).unwrap();
+        conformance::remembers(&journal).await;
+    }
+}

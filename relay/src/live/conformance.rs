@@ -1,1 +1,312 @@
-//! What every implementation of the live port must do.
+//! What every implementation of the live store must do.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use brrbrr_proto::id::{CommandId, RobotId};
+use brrbrr_proto::live::{Activity, Status};
+use jiff::Timestamp;
+
+use super::guesses::{ADDRESS_BURST, ADDRESS_INTERVAL};
+use super::*;
+
+/// Runs every case, each with robots of its own, on one empty store.
+pub(crate) async fn conforms(live: &dyn Live) {
+    every_robot_has_a_code_of_its_own(live).await;
+    a_renewed_code_replaces_the_old_one_at_once(live).await;
+    a_newer_face_takes_over(live).await;
+    guidance_follows_its_own_trip_only(live).await;
+    the_newest_status_wins_field_by_field(live).await;
+    a_forgotten_robot_leaves_nothing(live).await;
+    a_reset_forgets_everything(live).await;
+    wrong_guesses_are_limited(live).await;
+}
+
+/// Tasks that ask for the same robot's first code at once are given the same one.
+pub(crate) async fn draws_concurrently(live: Arc<dyn Live>) {
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..50_u32 {
+        let live = Arc::clone(&live);
+        callers.spawn(async move {
+            let robot = robot(1 + caller % 10);
+            (robot, live.code(robot).await.unwrap())
+        });
+    }
+    let mut drawn = BTreeSet::new();
+    while let Some(done) = callers.join_next().await {
+        drawn.insert(done.unwrap());
+    }
+    assert_eq!(drawn.len(), 10, "{drawn:?}");
+    for (robot, code) in drawn {
+        assert_eq!(live.robot_with_code(code).await.unwrap(), Some(robot));
+    }
+}
+
+/// Uses up every code there is.
+pub(crate) async fn runs_out_of_codes(live: Arc<dyn Live>) {
+    let all = u32::try_from(CODES.count()).unwrap();
+    let mut callers = tokio::task::JoinSet::new();
+    for share in 0..100 {
+        let live = Arc::clone(&live);
+        callers.spawn(async move {
+            for number in (1..=all).filter(|number| number % 100 == share) {
+                live.code(robot(number)).await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = callers.join_next().await {
+        done.unwrap();
+    }
+    let mut used = BTreeSet::new();
+    for number in 1..=all {
+        used.insert(live.code(robot(number)).await.unwrap().0);
+    }
+    assert!(used.into_iter().eq(CODES));
+    let none = live.code(robot(all + 1)).await;
+    assert!(matches!(none, Err(LiveError::NoCodeLeft)), "{none:?}");
+    let none = live.renew_code(robot(1)).await;
+    assert!(matches!(none, Err(LiveError::NoCodeLeft)), "{none:?}");
+    live.forget(robot(2)).await.unwrap();
+    live.renew_code(robot(1)).await.unwrap();
+}
+
+/// Writes what [`remembers`] looks for, after the store was closed and opened again.
+pub(crate) async fn prepare(live: &dyn Live) -> AuthCode {
+    live.code(robot(900)).await.unwrap();
+    let code = live.renew_code(robot(900)).await.unwrap();
+    live.bind(robot(900), &socket("old")).await.unwrap();
+    live.bind(robot(900), &socket("kept")).await.unwrap();
+    live.set_guidance(robot(900), trip_to("701호", 1))
+        .await
+        .unwrap();
+    live.advance(robot(900), CommandId(1), Phase::Arrived)
+        .await
+        .unwrap();
+    live.code(robot(901)).await.unwrap();
+    live.bind(robot(901), &socket("gone")).await.unwrap();
+    live.unbind(robot(901), &socket("gone")).await.unwrap();
+    code
+}
+
+/// See [`prepare`].
+pub(crate) async fn remembers(live: &dyn Live, code: AuthCode) {
+    assert_eq!(live.code(robot(900)).await.unwrap(), code);
+    assert_eq!(live.robot_with_code(code).await.unwrap(), Some(robot(900)));
+    assert_eq!(live.faces().await.unwrap(), [(robot(900), socket("kept"))]);
+    let arrived = Guidance {
+        phase: Phase::Arrived,
+        ..trip_to("701호", 1)
+    };
+    assert_eq!(live.guidance(robot(900)).await.unwrap(), arrived);
+    assert_eq!(
+        live.guidance(robot(901)).await.unwrap(),
+        Guidance::default()
+    );
+}
+
+async fn every_robot_has_a_code_of_its_own(live: &dyn Live) {
+    let mut codes = BTreeSet::new();
+    for number in 1..=50 {
+        let code = live.code(robot(number)).await.unwrap();
+        assert!(CODES.contains(&code.0));
+        assert!(codes.insert(code));
+        assert_eq!(live.code(robot(number)).await.unwrap(), code, "it stays");
+        assert_eq!(
+            live.robot_with_code(code).await.unwrap(),
+            Some(robot(number))
+        );
+    }
+    assert_eq!(live.robot_with_code(AuthCode(0)).await.unwrap(), None);
+    assert_eq!(
+        live.robot_with_code(AuthCode(u16::MAX)).await.unwrap(),
+        None
+    );
+    live.reset().await.unwrap();
+}
+
+async fn a_renewed_code_replaces_the_old_one_at_once(live: &dyn Live) {
+    let mut old = live.code(robot(1)).await.unwrap();
+    for _ in 0..20 {
+        let new = live.renew_code(robot(1)).await.unwrap();
+        assert_ne!(new, old);
+        assert_eq!(live.robot_with_code(old).await.unwrap(), None);
+        assert_eq!(live.robot_with_code(new).await.unwrap(), Some(robot(1)));
+        assert_eq!(live.code(robot(1)).await.unwrap(), new);
+        old = new;
+    }
+    let first = live.renew_code(robot(2)).await.unwrap();
+    assert_eq!(
+        live.code(robot(2)).await.unwrap(),
+        first,
+        "without one before"
+    );
+    live.reset().await.unwrap();
+}
+
+async fn a_newer_face_takes_over(live: &dyn Live) {
+    let (old, new) = (socket("old"), socket("new"));
+    assert_eq!(live.face(robot(1)).await.unwrap(), None);
+    assert_eq!(live.bind(robot(1), &old).await.unwrap(), None);
+    assert_eq!(
+        live.bind(robot(1), &old).await.unwrap(),
+        None,
+        "the same again"
+    );
+    assert_eq!(live.bind(robot(1), &new).await.unwrap(), Some(old.clone()));
+    assert!(
+        !live.unbind(robot(1), &old).await.unwrap(),
+        "it has lost it"
+    );
+    assert_eq!(live.face(robot(1)).await.unwrap(), Some(new.clone()));
+    live.bind(robot(2), &old).await.unwrap();
+    let faces = live.faces().await.unwrap();
+    assert_eq!(faces, [(robot(1), new.clone()), (robot(2), old)]);
+    assert!(live.unbind(robot(1), &new).await.unwrap());
+    assert!(!live.unbind(robot(1), &new).await.unwrap());
+    assert_eq!(live.face(robot(1)).await.unwrap(), None);
+    live.reset().await.unwrap();
+}
+
+async fn guidance_follows_its_own_trip_only(live: &dyn Live) {
+    assert_eq!(live.guidance(robot(1)).await.unwrap(), Guidance::default());
+    assert!(
+        !live
+            .advance(robot(1), CommandId(1), Phase::Arrived)
+            .await
+            .unwrap()
+    );
+    live.set_guidance(robot(1), trip_to("701호", 1))
+        .await
+        .unwrap();
+    assert!(
+        live.advance(robot(1), CommandId(1), Phase::Stopped)
+            .await
+            .unwrap()
+    );
+    live.set_guidance(robot(1), trip_to("702호", 2))
+        .await
+        .unwrap();
+    assert!(
+        !live
+            .advance(robot(1), CommandId(1), Phase::Arrived)
+            .await
+            .unwrap()
+    );
+    assert_eq!(live.guidance(robot(1)).await.unwrap(), trip_to("702호", 2));
+    assert!(
+        live.advance(robot(1), CommandId(2), Phase::Arrived)
+            .await
+            .unwrap()
+    );
+    let arrived = Guidance {
+        phase: Phase::Arrived,
+        ..trip_to("702호", 2)
+    };
+    assert_eq!(live.guidance(robot(1)).await.unwrap(), arrived);
+    live.reset().await.unwrap();
+}
+
+async fn the_newest_status_wins_field_by_field(live: &dyn Live) {
+    assert_eq!(live.heard(robot(1)).await.unwrap(), None);
+    let first = Status {
+        battery: Some(0.5),
+        floor: Some(7),
+        ..Status::default()
+    };
+    let second = Status {
+        battery: Some(0.4),
+        activity: Some(Activity::Moving),
+        ..Status::default()
+    };
+    live.hear(robot(1), first, at(1)).await.unwrap();
+    live.hear(robot(1), second, at(2)).await.unwrap();
+    let both = Status {
+        battery: Some(0.4),
+        floor: Some(7),
+        activity: Some(Activity::Moving),
+        ..Status::default()
+    };
+    assert_eq!(
+        live.heard(robot(1)).await.unwrap(),
+        Some(Heard {
+            status: both,
+            at: at(2)
+        })
+    );
+    live.reset().await.unwrap();
+}
+
+async fn a_forgotten_robot_leaves_nothing(live: &dyn Live) {
+    let mut codes = Vec::new();
+    for number in [1, 2] {
+        codes.push(live.code(robot(number)).await.unwrap());
+        live.bind(robot(number), &socket("s")).await.unwrap();
+        live.set_guidance(robot(number), trip_to("701호", 1))
+            .await
+            .unwrap();
+        live.hear(robot(number), Status::default(), at(1))
+            .await
+            .unwrap();
+    }
+    live.forget(robot(1)).await.unwrap();
+    assert_eq!(live.robot_with_code(codes[0]).await.unwrap(), None);
+    assert_eq!(live.face(robot(1)).await.unwrap(), None);
+    assert_eq!(live.guidance(robot(1)).await.unwrap(), Guidance::default());
+    assert_eq!(live.heard(robot(1)).await.unwrap(), None);
+    assert_eq!(
+        live.code(robot(2)).await.unwrap(),
+        codes[1],
+        "the other one keeps its own"
+    );
+    assert_eq!(live.faces().await.unwrap().len(), 1);
+    live.reset().await.unwrap();
+}
+
+async fn a_reset_forgets_everything(live: &dyn Live) {
+    let code = live.code(robot(1)).await.unwrap();
+    live.bind(robot(1), &socket("s")).await.unwrap();
+    live.set_guidance(robot(1), trip_to("701호", 1))
+        .await
+        .unwrap();
+    live.hear(robot(1), Status::default(), at(1)).await.unwrap();
+    live.reset().await.unwrap();
+    assert_eq!(live.robot_with_code(code).await.unwrap(), None);
+    assert_eq!(live.faces().await.unwrap(), []);
+    assert_eq!(live.guidance(robot(1)).await.unwrap(), Guidance::default());
+    assert_eq!(live.heard(robot(1)).await.unwrap(), None);
+}
+
+async fn wrong_guesses_are_limited(live: &dyn Live) {
+    let guesser = "192.0.2.1".parse().unwrap();
+    for _ in 0..ADDRESS_BURST {
+        assert_eq!(live.may_guess(guesser).await.unwrap(), Guess::Allowed);
+        live.count_wrong_guess(guesser).await.unwrap();
+    }
+    let Guess::Refused(wait) = live.may_guess(guesser).await.unwrap() else {
+        panic!("an address guesses without end");
+    };
+    assert!(wait > Duration::ZERO && wait <= ADDRESS_INTERVAL);
+    let other = "192.0.2.2".parse().unwrap();
+    assert_eq!(live.may_guess(other).await.unwrap(), Guess::Allowed);
+}
+
+fn robot(number: u32) -> RobotId {
+    RobotId::new(number).unwrap()
+}
+
+fn socket(name: &str) -> SocketId {
+    SocketId(name.to_owned())
+}
+
+fn trip_to(destination: &str, trip: u128) -> Guidance {
+    Guidance {
+        phase: Phase::Moving,
+        destination: Some(destination.to_owned()),
+        trip: Some(CommandId(trip)),
+    }
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_790_000_000 + seconds).unwrap()
+}

@@ -382,6 +382,18 @@ fn a_wrong_command_line_or_configuration_ends_with_code_2() {
 }
 
 #[test]
+fn an_error_is_said_once_with_the_place_of_the_mistake() {
+    let site = Site::new();
+    let config = site.path("relay.toml");
+    std::fs::write(&config, "legacy_open = true\nhtpp = 1\n").unwrap();
+    let said = site.fail(&["serve", "--config", &config], 2);
+    insta::assert_snapshot!("wrong_key", said.replace(&config, "relay.toml"));
+    std::fs::write(site.path("seed"), "{\n\"robots\": [{}]}").unwrap();
+    let said = site.fail(&["seed", "--file", &site.path("seed")], 1);
+    insta::assert_snapshot!("wrong_seed", said.replace(&site.path("seed"), "seed"));
+}
+
+#[test]
 fn listing_the_robots_of_a_folder_without_data_makes_nothing() {
     let site = Site::new();
     let said = site.fail(&["robot", "list"], 1);
