@@ -2,14 +2,17 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use brrbrr_proto::enrolment::Enrolment;
+use brrbrr_proto::live::Pose;
 use clap::Args;
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::robot::RobotConfig;
-use crate::robot::amqp::AmqpConfig;
+use crate::robot::amqp::wire::Wire;
+use crate::robot::amqp::{AmqpConfig, AmqpUrl};
 use crate::robot::sim::SimConfig;
 use crate::uplink::{BrokerAddress, UplinkError};
 
@@ -38,12 +41,12 @@ pub enum ConfigError {
         /// What is wrong.
         reason: String,
     },
-    /// A section that the adapter needs is missing.
-    #[error("robot.adapter is {adapter:?}, so the section [robot.{adapter}] is needed")]
-    NoSection {
-        /// The adapter.
-        adapter: &'static str,
-    },
+    /// The robot's broker is named nowhere.
+    #[error("robot.amqp.url is needed, or the environment variable {AMQP_URL}")]
+    NoBroker,
+    /// The robot's broker has no usable address.
+    #[error("robot.amqp.url: {0}")]
+    Broker(String),
     /// Something has to be given.
     #[error("no robot is configured: give --config FILE with a [robot] section")]
     NoRobot,
@@ -71,12 +74,9 @@ pub struct Overrides {
     /// Where the relay's MQTT broker listens, in place of what the enrolment says.
     #[arg(long, value_name = "URL", env = "BRRBRR_GATEWAY_RELAY")]
     pub relay: Option<String>,
-    /// Where the robot's `RabbitMQ` listens. It may hold a password, so it is no flag.
-    #[arg(skip)]
-    pub amqp_url: Option<String>,
 }
 
-/// The variable that names the robot's `RabbitMQ`, password included.
+/// The variable that names the robot's `RabbitMQ`. It may hold a password, so there is no flag.
 const AMQP_URL: &str = "BRRBRR_GATEWAY_AMQP_URL";
 
 /// Everything `run` needs to know.
@@ -110,8 +110,20 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct RobotSection {
     adapter: Adapter,
-    amqp: Option<AmqpConfig>,
+    amqp: Option<AmqpSection>,
     sim: Option<SimSection>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AmqpSection {
+    /// A password may be in it, so it is only ever parsed and never shown.
+    url: Option<String>,
+    wire: Option<Wire>,
+    to_robot: Option<String>,
+    from_robot: Option<String>,
+    queue: Option<String>,
+    queue_length: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -130,6 +142,7 @@ pub struct SimSection {
     y: Option<f64>,
     speed: Option<f64>,
     battery: Option<f64>,
+    drain: Option<f64>,
     seed: Option<u64>,
 }
 
@@ -154,19 +167,10 @@ impl Config {
         }
         let robot = match section.adapter {
             Adapter::Amqp => {
-                let mut amqp = section
-                    .amqp
-                    .ok_or(ConfigError::NoSection { adapter: "amqp" })?;
-                let url = overrides
-                    .amqp_url
-                    .clone()
-                    .or_else(|| std::env::var(AMQP_URL).ok());
-                if let Some(url) = url {
-                    amqp.url = url;
-                }
-                Robot::Amqp(amqp)
+                let url = std::env::var(AMQP_URL).ok();
+                Robot::Amqp(section.amqp.unwrap_or_default().with_url(url)?)
             }
-            Adapter::Sim => Robot::Sim(section.sim.unwrap_or_default()),
+            Adapter::Sim => Robot::Sim(section.sim.unwrap_or_default().checked()?),
         };
         Ok(Self {
             data: data(overrides, file.data),
@@ -236,6 +240,86 @@ impl Robot {
     }
 }
 
+impl AmqpSection {
+    fn with_url(self, from_environment: Option<String>) -> Result<AmqpConfig, ConfigError> {
+        let url = from_environment.or(self.url).ok_or(ConfigError::NoBroker)?;
+        let url: AmqpUrl = url.parse().map_err(ConfigError::Broker)?;
+        Ok(AmqpConfig {
+            url,
+            wire: self.wire.unwrap_or_default(),
+            to_robot: self.to_robot.unwrap_or_else(|| "serverToRobot".to_owned()),
+            from_robot: self
+                .from_robot
+                .unwrap_or_else(|| "robotToServer".to_owned()),
+            queue: self.queue.unwrap_or_else(|| "brrbrr-gateway".to_owned()),
+            queue_length: self.queue_length.unwrap_or(10_000),
+        })
+    }
+}
+
+impl SimSection {
+    /// Refuses what no robot can be like.
+    fn checked(self) -> Result<Self, ConfigError> {
+        let is_speed = |value: f64| value.is_finite() && value > 0.0;
+        let is_share = |value: f64| (0.0..=1.0).contains(&value);
+        for (key, value, is_fine, expected) in [
+            (
+                "robot.sim.x",
+                self.x,
+                &f64::is_finite as &dyn Fn(f64) -> bool,
+                "a number of metres",
+            ),
+            ("robot.sim.y", self.y, &f64::is_finite, "a number of metres"),
+            (
+                "robot.sim.speed",
+                self.speed,
+                &is_speed,
+                "a speed above 0 m/s",
+            ),
+            (
+                "robot.sim.battery",
+                self.battery,
+                &is_share,
+                "a share from 0 to 1",
+            ),
+            (
+                "robot.sim.drain",
+                self.drain,
+                &is_share,
+                "a share of the charge per metre",
+            ),
+        ] {
+            if let Some(value) = value.filter(|value| !is_fine(*value)) {
+                let value = value.to_string();
+                return Err(ConfigError::Value {
+                    key,
+                    value,
+                    expected,
+                });
+            }
+        }
+        Ok(self)
+    }
+
+    /// The simulated robot; on this floor unless the configuration names another.
+    fn on_floor(&self, floor: i32) -> SimConfig {
+        SimConfig {
+            start: Pose {
+                x: self.x.unwrap_or(0.0),
+                y: self.y.unwrap_or(0.0),
+                theta: Some(0.0),
+            },
+            floor: self.floor.unwrap_or(floor),
+            speed: self.speed.unwrap_or(0.8),
+            battery: self.battery.unwrap_or(1.0),
+            drain: self.drain.unwrap_or(0.000_05),
+            tolerance: 0.1,
+            status_interval: Duration::from_secs(1),
+            seed: self.seed.unwrap_or(1),
+        }
+    }
+}
+
 impl File {
     fn read(overrides: &Overrides) -> Result<Self, ConfigError> {
         let Some(path) = &overrides.config else {
@@ -265,4 +349,63 @@ fn read(path: &Path) -> Result<String, ConfigError> {
         path: path.to_owned(),
         reason,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.toml");
+        std::fs::write(&path, text).unwrap();
+        let overrides = Overrides {
+            config: Some(path),
+            ..Overrides::default()
+        };
+        Config::load(&overrides)
+    }
+
+    #[test]
+    fn the_example_file_is_a_whole_configuration() {
+        let config = load(include_str!("../brrbrr-gateway.example.toml")).unwrap();
+        assert_eq!(config.robot.adapter_name(), "amqp");
+        assert_eq!(config.data, PathBuf::from("/var/lib/brrbrr-gateway"));
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_line_and_without_the_line_s_text() {
+        let text = "[robot]\nadapter = \"amqp\"\n[robot.amqp]\nur1 = \"amqp://u:hunter2@h\"\n";
+        let message = load(text).unwrap_err().to_string();
+        assert!(
+            message.contains("line 4") && message.contains("ur1"),
+            "{message}"
+        );
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+
+    #[test]
+    fn what_no_robot_can_be_like_is_refused() {
+        for (line, named) in [
+            ("speed = 0.0", "robot.sim.speed"),
+            ("speed = inf", "robot.sim.speed"),
+            ("battery = 1.5", "robot.sim.battery"),
+            ("x = nan", "robot.sim.x"),
+            ("colour = 1", "colour"),
+        ] {
+            let text = format!("[robot]\nadapter = \"sim\"\n[robot.sim]\n{line}\n");
+            let message = load(&text).unwrap_err().to_string();
+            assert!(message.contains(named), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_adapter_that_lacks_something_says_what() {
+        let message = load("[robot]\nadapter = \"amqp\"\n")
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("robot.amqp.url"), "{message}");
+        let message = load("").unwrap_err().to_string();
+        assert!(message.contains("[robot]"), "{message}");
+    }
 }
