@@ -2,6 +2,7 @@
 //! runs the event loop. The only file that puts concrete parts together.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::sync::watch;
@@ -44,12 +45,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
     let (stop, stopped) = watch::channel(false);
     let (stop_robot, robot_stopped) = watch::channel(false);
     let (stop_uplink, uplink_stopped) = watch::channel(false);
+    let adapter = config.robot.adapter(&identity.enrolment);
+    let robot = robot::spawn(adapter, random()?, robot_stopped);
     let board = StatusBoard::new(
         identity.robot,
         &identity.enrolment.name,
-        state.epoch,
-        state.first,
-        state.next,
+        (state.epoch, state.first, state.next),
+        Arc::clone(&robot.counters),
     );
     let control = tokio::spawn(local::serve(listener, board.clone()));
     let uplink = uplink::spawn(
@@ -63,8 +65,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
         state.epoch,
         uplink_stopped,
     )?;
-    let adapter = config.robot.adapter(&identity.enrolment);
-    let robot = robot::spawn(adapter, random()?, robot_stopped);
     let parts = Parts {
         clock,
         spool,

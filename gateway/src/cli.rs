@@ -121,6 +121,7 @@ fn describe(snapshot: &Snapshot) -> String {
         spool,
         running,
         unfinished_commands,
+        adapter,
         status,
     } = snapshot;
     let reason = link.reason.as_deref().unwrap_or_default();
@@ -155,7 +156,10 @@ fn describe(snapshot: &Snapshot) -> String {
     let side = status
         .robot_side
         .map_or("unknown".to_owned(), |s| format!("{s:?}"));
-    lines.push(format!("robot side {side}, activity {activity}"));
+    lines.push(format!(
+        "robot side {side}, activity {activity}, {} messages from it, {} orders to it",
+        adapter.messages, adapter.orders
+    ));
     if let Some(pose) = status.pose {
         lines.push(format!("pose       {:.2} m, {:.2} m", pose.x, pose.y));
     }

@@ -459,6 +459,7 @@ impl EventLoop {
             Ok(state) => {
                 warn!(epoch = %state.epoch, "the relay had more than the spool; a new epoch began");
                 self.epoch = state.epoch;
+                self.board.set_epoch(state.epoch, state.first, state.next);
                 self.uplink.epoch.send_replace(state.epoch);
                 self.link.handle_renewed(view(&state), self.clock.stamp());
             }

@@ -175,6 +175,7 @@ fn metrics(snapshot: &Snapshot) -> String {
     let spool = &snapshot.spool;
     let in_session = u64::from(snapshot.link.state == "session");
     let unfinished = u64::try_from(snapshot.unfinished_commands).unwrap_or(u64::MAX);
+    let adapter = &snapshot.adapter;
     let rows = [
         (
             "spool_next",
@@ -211,6 +212,30 @@ fn metrics(snapshot: &Snapshot) -> String {
             "gauge",
             "Commands that have not ended",
             unfinished,
+        ),
+        (
+            "robot_messages",
+            "counter",
+            "Messages that came from the robot",
+            adapter.messages,
+        ),
+        (
+            "robot_unreadable",
+            "counter",
+            "Messages that could not be kept",
+            adapter.unreadable,
+        ),
+        (
+            "robot_orders",
+            "counter",
+            "Orders passed to the robot",
+            adapter.orders,
+        ),
+        (
+            "robot_reconnects",
+            "counter",
+            "Attempts to reach the robot",
+            adapter.reconnects,
         ),
     ];
     let mut text = String::new();

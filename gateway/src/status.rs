@@ -1,12 +1,14 @@
 //! How things stand, for people and programs on the board: written by the event loop, read by the
 //! control socket.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use brrbrr_proto::id::{Epoch, RelayId, RobotId, Seq, SessionId};
 use brrbrr_proto::live::Status;
 use serde::{Deserialize, Serialize};
 
+use crate::robot::RobotCounters;
 use crate::spool::{SpoolError, StoredCommand};
 
 /// How far the gateway has got towards the relay.
@@ -37,8 +39,23 @@ pub struct Snapshot {
     pub running: Option<String>,
     /// How many commands have not ended.
     pub unfinished_commands: usize,
+    /// What the robot's adapter has counted.
+    pub adapter: AdapterCounts,
     /// The newest status of the robot.
     pub status: Status,
+}
+
+/// What the robot's adapter has counted since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AdapterCounts {
+    /// Messages that came from the robot.
+    pub messages: u64,
+    /// Of these, messages that could not even be kept.
+    pub unreadable: u64,
+    /// Orders that were passed to the robot's broker.
+    pub orders: u64,
+    /// Attempts to reach the broker again.
+    pub reconnects: u64,
 }
 
 /// The link to the relay.
@@ -79,13 +96,21 @@ pub struct SpoolStatus {
 
 /// The board that the event loop writes on. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct StatusBoard(Arc<Mutex<Snapshot>>);
+pub struct StatusBoard {
+    snapshot: Arc<Mutex<Snapshot>>,
+    counters: Arc<RobotCounters>,
+}
 
 impl StatusBoard {
     /// A board for this robot, before anything has happened.
     #[must_use]
-    pub fn new(robot: RobotId, name: &str, epoch: Epoch, first: Seq, next: Seq) -> Self {
-        Self(Arc::new(Mutex::new(Snapshot {
+    pub fn new(
+        robot: RobotId,
+        name: &str,
+        (epoch, first, next): (Epoch, Seq, Seq),
+        counters: Arc<RobotCounters>,
+    ) -> Self {
+        let snapshot = Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             robot: robot.number(),
             name: name.to_owned(),
@@ -106,14 +131,28 @@ impl StatusBoard {
             },
             running: None,
             unfinished_commands: 0,
+            adapter: AdapterCounts::default(),
             status: Status::default(),
-        })))
+        };
+        Self {
+            snapshot: Arc::new(Mutex::new(snapshot)),
+            counters,
+        }
     }
 
     /// What is on the board.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.lock().clone()
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Snapshot {
+            adapter: AdapterCounts {
+                messages: count(&self.counters.messages),
+                unreadable: count(&self.counters.unreadable),
+                orders: count(&self.counters.orders),
+                reconnects: count(&self.counters.reconnects),
+            },
+            ..self.lock().clone()
+        }
     }
 
     /// The link has got so far.
@@ -186,6 +225,6 @@ impl StatusBoard {
 
     fn lock(&self) -> MutexGuard<'_, Snapshot> {
         // Only whole values are written, so a panic elsewhere does not matter.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
