@@ -562,10 +562,13 @@ impl EventLoop {
             LinkOutput::Reconnect => self.uplink.reconnect.send_modify(|count| *count += 1),
             LinkOutput::Opened(session, relay) => {
                 info!(%session, %relay, "session opened");
+                self.notifier.status("in session with a relay");
                 self.board.set_link(LinkState::Session(session, relay));
             }
             LinkOutput::Closed(reason) => {
                 info!(?reason, "session closed");
+                self.notifier
+                    .status("no session; everything is kept until there is one");
                 self.board.set_link(LinkState::Connected);
             }
         }
