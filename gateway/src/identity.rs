@@ -1,8 +1,8 @@
 //! Who this gateway is: the enrolment, kept in the data folder for the daemon's user only.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use brrbrr_proto::enrolment::{Enrolment, EnrolmentError};
@@ -94,7 +94,7 @@ impl Identity {
             path: path.to_owned(),
             reason,
         };
-        std::fs::create_dir_all(data).map_err(|reason| failed("create", data, reason))?;
+        make_private_folder(data).map_err(|reason| failed("create", data, reason))?;
         let json = serde_json::to_vec_pretty(&identity.enrolment).map_err(|reason| {
             IdentityError::Json {
                 path: path.clone(),
@@ -103,7 +103,9 @@ impl Identity {
         })?;
         // A new file in place of the old one: a power cut leaves one of the two whole.
         let fresh = data.join("identity.json.new");
-        write_private(&fresh, &json).map_err(|reason| failed("write", &fresh, reason))?;
+        write_private(&fresh, &json)
+            .and_then(|()| give_to_owner(&fresh, data))
+            .map_err(|reason| failed("write", &fresh, reason))?;
         std::fs::rename(&fresh, &path).map_err(|reason| failed("rename to", &path, reason))?;
         File::open(data)
             .and_then(|folder| folder.sync_all())
@@ -138,6 +140,19 @@ impl Identity {
             enrolment,
         })
     }
+}
+
+fn make_private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The administrator enrols, but the daemon's own user has to read the result.
+fn give_to_owner(path: &Path, folder: &Path) -> io::Result<()> {
+    let (file, folder) = (std::fs::metadata(path)?, std::fs::metadata(folder)?);
+    if file.uid() == folder.uid() {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(path, Some(folder.uid()), Some(folder.gid()))
 }
 
 fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -179,6 +194,18 @@ mod tests {
         assert_eq!(identity.robot.number(), 7);
         assert!(!file.exists());
         assert_eq!(Identity::load(&data).unwrap().secret, identity.secret);
+    }
+
+    #[test]
+    fn only_the_owner_of_the_data_folder_can_read_the_enrolment() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, data) = (file(folder.path(), 7), folder.path().join("data"));
+        Identity::enroll(&file, &data, false).unwrap();
+        let identity = std::fs::metadata(data.join(IDENTITY)).unwrap();
+        assert_eq!(identity.mode() & 0o777, 0o600);
+        let data = std::fs::metadata(&data).unwrap();
+        assert_eq!(data.mode() & 0o777, 0o700);
+        assert_eq!(identity.uid(), data.uid());
     }
 
     #[test]
