@@ -53,6 +53,9 @@ const SETUP_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait before a message that could not be stored is asked for again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How long a stopping adapter waits for the next message to become durable.
+const WIND_DOWN: Duration = Duration::from_millis(500);
+
 const RECONNECT_SHORTEST: Duration = Duration::from_millis(200);
 const RECONNECT_LONGEST: Duration = Duration::from_secs(10);
 
@@ -149,61 +152,67 @@ pub(super) async fn run(
     inputs: mpsc::Sender<RobotInput>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let serve = serve(&config, seed, &counters, &mut orders, &inputs);
-    tokio::select! {
-        // An error means that the sender is gone, which says stop as well.
-        _ = stop.wait_for(|stop| *stop) => {}
-        () = serve => {}
-    }
-}
-
-async fn serve(
-    config: &AmqpConfig,
-    seed: u64,
-    counters: &RobotCounters,
-    orders: &mut mpsc::Receiver<RobotOrder>,
-    inputs: &mpsc::Sender<RobotInput>,
-) {
     let mut backoff = Backoff::new(RECONNECT_SHORTEST, RECONNECT_LONGEST, seed);
     let mut was_told = false;
     loop {
-        let setup = timeout(SETUP_LIMIT, Session::open(config)).map(|done| match done {
-            Ok(session) => session,
-            Err(_) => Err(Broken::Setup),
-        });
-        let broken = match refusing(orders, setup).await {
+        let setup = async {
+            let opened = timeout(SETUP_LIMIT, Session::open(&config));
+            opened.await.unwrap_or(Err(Broken::Setup))
+        };
+        let Some(opened) = refusing(&mut orders, &mut stop, setup).await else {
+            return;
+        };
+        let broken = match opened {
             Ok(mut session) => {
-                tracing::info!(broker = %config.url, backlog = session.backlog, "the robot's broker is there");
                 was_told = false;
-                session
-                    .run(config, counters, orders, inputs, &mut backoff)
-                    .await
+                let carried = session.carry(&config, &counters, &mut orders, &inputs, &mut backoff);
+                let broken = tokio::select! {
+                    biased;
+                    () = is_stopped(&mut stop) => None,
+                    broken = carried => Some(broken),
+                };
+                let Some(broken) = broken else {
+                    return session.wind_down().await;
+                };
+                broken
             }
             Err(broken) => broken,
         };
-        let reason = format!("the robot's broker at {}: {broken}", config.url);
+        // Told once a disconnection, not once an attempt.
         if !was_told {
-            // Told once a disconnection, not once an attempt.
-            tracing::warn!(broker = %config.url, %broken, "the robot's broker is away");
-            was_told = true;
+            let reason = format!("the robot's broker at {}: {broken}", config.url);
             let message = RobotMessage::Disconnected { reason };
             let told = inputs.send(RobotInput::own(message));
-            if refusing(orders, told).await.is_err() {
-                return;
+            match refusing(&mut orders, &mut stop, told).await {
+                Some(Ok(())) => was_told = true,
+                Some(Err(_)) | None => return,
             }
         }
         counters.reconnects.fetch_add(1, Ordering::Relaxed);
-        refusing(orders, tokio::time::sleep(backoff.next_wait())).await;
+        let pause = tokio::time::sleep(backoff.next_wait());
+        if refusing(&mut orders, &mut stop, pause).await.is_none() {
+            return;
+        }
     }
 }
 
-/// Waits for `work` and refuses the orders that come meanwhile.
-async fn refusing<T>(orders: &mut mpsc::Receiver<RobotOrder>, work: impl Future<Output = T>) -> T {
+/// Waits until the adapter is to stop. A sender that is gone says so as well.
+async fn is_stopped(stop: &mut watch::Receiver<bool>) {
+    stop.wait_for(|stop| *stop).await.ok();
+}
+
+/// Waits for `work` and refuses the orders that come meanwhile. Nothing, if the adapter is to stop.
+async fn refusing<T>(
+    orders: &mut mpsc::Receiver<RobotOrder>,
+    stop: &mut watch::Receiver<bool>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     tokio::pin!(work);
     loop {
         tokio::select! {
             biased;
-            done = &mut work => return done,
+            () = is_stopped(stop) => return None,
+            done = &mut work => return Some(done),
             Some(order) = orders.recv() => {
                 let why = "the robot's broker is away".to_owned();
                 order.reply.send(Err(HandOverError::Away(why))).ok();
@@ -303,7 +312,7 @@ impl Session {
 
     /// Carries orders and messages until something breaks. What comes first in a turn: the
     /// broker's word on orders, acknowledgements, orders, then what the robot says.
-    async fn run(
+    async fn carry(
         &mut self,
         config: &AmqpConfig,
         counters: &RobotCounters,
@@ -340,6 +349,26 @@ impl Session {
             };
             if let Err(broken) = done {
                 return broken;
+            }
+        }
+    }
+
+    /// Acknowledges what is becoming durable and hears of orders on their way, until nothing more
+    /// comes. What is left is delivered again after the next start.
+    async fn wind_down(mut self) {
+        // What was not passed on will not be accepted.
+        self.heard.clear();
+        while !(self.confirms.is_empty() && self.settles.is_empty()) {
+            let done = tokio::select! {
+                Some((reply, verdict)) = self.confirms.next() => {
+                    reply.send(verdict.result).ok();
+                    Ok(())
+                }
+                Some(settled) = self.settles.next() => settle(&self.channel, settled).await,
+                () = tokio::time::sleep(WIND_DOWN) => return,
+            };
+            if done.is_err() {
+                return;
             }
         }
     }
