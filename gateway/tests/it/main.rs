@@ -8,4 +8,5 @@
 )]
 
 mod amqp;
+mod sim;
 mod spool;

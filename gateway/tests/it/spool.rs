@@ -403,7 +403,7 @@ fn what_was_acknowledged_outlives_a_sigkill() {
         let mut acknowledged = Vec::new();
         for line in lines {
             let line = line.unwrap();
-            if let Some(rest) = line.strip_prefix("acknowledged ") {
+            if let Some((_, rest)) = line.split_once("acknowledged ") {
                 acknowledged.push(rest.parse::<u64>().unwrap());
             }
             if acknowledged.len() == 200 + round * 37 {
@@ -457,5 +457,61 @@ fn child_that_appends() {
         for task in tasks {
             task.await.unwrap();
         }
+    });
+}
+
+const SMALL_DISK: &str = "BRRBRR_TEST_SMALL_DISK";
+
+/// The child's files may not grow beyond half a megabyte, as on a disk that is full.
+#[test]
+fn a_disk_that_takes_no_more_is_an_error_and_loses_nothing_that_was_acknowledged() {
+    let folder = folder();
+    let test = std::env::current_exe().unwrap();
+    let out = Process::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 1024; exec \"$@\"", "sh"])
+        .arg(test)
+        .args(["--exact", "spool::child_on_a_small_disk", "--ignored"])
+        .args(["--nocapture", "--test-threads=1"])
+        .env(SMALL_DISK, &folder.path)
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{out:?}");
+    let out = String::from_utf8(out.stdout).unwrap();
+    // The test harness begins the first line.
+    let acknowledged = out.lines().filter(|line| line.ends_with("acknowledged"));
+    let (acknowledged, runtime) = (acknowledged.count(), tokio::runtime::Runtime::new());
+    assert!(acknowledged > 0);
+    runtime.unwrap().block_on(async {
+        let (spool, state) = open(&folder.path);
+        assert_eq!(state.moved_aside, None);
+        assert_eq!(numbers(&spool, 1).await.len(), acknowledged);
+        let appended = spool.append(vec![record(0)]).await.unwrap();
+        assert_eq!(appended.first, Seq(1).plus(acknowledged as u64));
+    });
+}
+
+#[test]
+#[ignore = "the process that another test starts"]
+fn child_on_a_small_disk() {
+    let Some(path) = std::env::var_os(SMALL_DISK) else {
+        return;
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (spool, _) = open(Path::new(&path));
+        let mut refusals = 0;
+        while refusals < 3 {
+            match spool.append(vec![record(1)]).await {
+                Ok(_) => println!("acknowledged"),
+                Err(error) => {
+                    assert!(
+                        matches!(error, SpoolError::DiskFull(_) | SpoolError::Database { .. }),
+                        "{error}"
+                    );
+                    refusals += 1;
+                }
+            }
+        }
+        spool.read(Seq(1), 10, usize::MAX).await.unwrap();
     });
 }
