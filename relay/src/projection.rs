@@ -167,11 +167,11 @@ impl Projection {
         command: CommandId,
         at: Timestamp,
     ) -> Result<(), ProjectionError> {
-        // Only the trip that the robot is on can end; the arrival of an older one is history.
-        self.live.advance(robot, command, Phase::Arrived).await?;
         if let Some(entry) = self.entry(robot, command).await? {
             self.log_trip(robot, &entry, TripStep::Arrived, at).await?;
         }
+        // Only the trip that the robot is on can end; the arrival of an older one is history.
+        self.live.advance(robot, command, Phase::Arrived).await?;
         Ok(())
     }
 
@@ -232,11 +232,16 @@ impl Projection {
         updates: Vec<(CommandUpdate, Timestamp)>,
     ) -> Result<(), ProjectionError> {
         let changed = self.catalog.apply(robot, cursor, updates).await?;
+        self.note(robot, cursor);
         for entry in changed {
             let (command, state) = (entry.command.id, entry.state);
             info!(%robot, %command, ?state, "command");
+            // Once more, now that the ledger says so: whoever sets the guidance of a trip that ends
+            // at once looks into the ledger afterwards, so one of the two sees the other.
+            if let Some(phase) = guide::phase_after(&entry) {
+                self.live.advance(robot, command, phase).await?;
+            }
         }
-        self.note(robot, cursor);
         Ok(())
     }
 
