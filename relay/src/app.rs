@@ -18,6 +18,7 @@ use crate::catalog::sqlite::SqliteCatalog;
 use crate::catalog::{Catalog, CatalogError};
 use crate::config::{Config, TlsFiles};
 use crate::data_dir::Listening;
+use crate::http::turns::Turns;
 use crate::http::{self, Services, Settings};
 use crate::journal::Journal;
 use crate::journal::sqlite::SqliteJournal;
@@ -111,6 +112,7 @@ pub async fn run(
         wakeups,
         metrics,
         removed: removed_tx,
+        turns: Turns::default(),
         settings: Settings {
             legacy_open: config.legacy_open,
             admin_token: config.admin_token.clone(),

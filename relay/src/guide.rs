@@ -1,0 +1,151 @@
+//! How a guest is guided: what a name means, what the robot is ordered, and what the trip log says.
+//! Pure; the drivers in `http` and `push` carry it out.
+
+use std::time::Duration;
+
+use brrbrr_proto::down::{GoTo, Order};
+use brrbrr_proto::live::Pose;
+use jiff::Timestamp;
+
+use crate::catalog::{LedgerEntry, Place, Robot};
+use crate::journal::{TripEntry, TripStep};
+
+pub mod search;
+pub mod view;
+
+/// How long an order may still be started. A guest who waits longer has gone or has asked again.
+pub const ORDER_LIFETIME: Duration = Duration::from_secs(60);
+
+/// The actor of what a guest asks through a voice capsule or a page.
+pub const VOICE: &str = "voice";
+/// The actor of a robot's way home, which is nobody's trip.
+pub const HOME: &str = "home";
+
+/// The order that takes a guest to a place.
+#[must_use]
+pub fn go_to(place: &Place) -> Order {
+    let place = &place.details;
+    Order::GoTo(GoTo {
+        pose: Pose {
+            x: place.xaxis,
+            y: place.yaxis,
+            theta: None,
+        },
+        floor: Some(place.floor),
+        place: place.name.clone(),
+    })
+}
+
+/// The order that sends a robot home, if it has a home.
+#[must_use]
+pub fn go_home(robot: &Robot) -> Option<Order> {
+    let pose = robot.home?;
+    Some(Order::GoTo(GoTo {
+        pose,
+        floor: Some(robot.floor),
+        place: String::new(),
+    }))
+}
+
+/// The line of the trip log for a step of a command. It follows from the ledger alone, so whoever
+/// finds it missing can write it later, and a second writing is the same line. `None` where the
+/// command is nobody's trip.
+#[must_use]
+pub fn trip_entry(
+    robot_name: &str,
+    entry: &LedgerEntry,
+    step: TripStep,
+    at: Timestamp,
+) -> Option<TripEntry> {
+    let command = &entry.command;
+    let Order::GoTo(goal) = &command.order else {
+        return None;
+    };
+    if command.actor == HOME {
+        return None;
+    }
+    Some(TripEntry {
+        command: command.id,
+        robot_name: robot_name.to_owned(),
+        destination: goal.place.clone(),
+        status: step,
+        ordered_at: command.submitted,
+        at,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use brrbrr_proto::id::{CommandId, RobotId, Seq};
+
+    use super::*;
+    use crate::catalog::{CommandState, NewCommand, PlaceDetails};
+
+    fn lobby() -> Place {
+        Place {
+            id: 4,
+            details: PlaceDetails {
+                name: "로비".to_owned(),
+                description: None,
+                floor: -1,
+                xaxis: 1.5,
+                yaxis: -2.0,
+                thumburl: None,
+                mapurl: None,
+            },
+        }
+    }
+
+    fn robot(home: Option<Pose>) -> Robot {
+        Robot {
+            id: RobotId::new(1).unwrap(),
+            name: "r1".to_owned(),
+            floor: 7,
+            home,
+        }
+    }
+
+    fn entry(order: Order, actor: &str) -> LedgerEntry {
+        LedgerEntry {
+            command: NewCommand {
+                id: CommandId(9),
+                robot: RobotId::new(1).unwrap(),
+                order,
+                deadline: Timestamp::UNIX_EPOCH,
+                actor: actor.to_owned(),
+                idempotency_key: None,
+                submitted: Timestamp::UNIX_EPOCH,
+            },
+            seq: Seq::FIRST,
+            state: CommandState::Queued,
+            detail: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_guests_trip_is_logged_by_what_the_ledger_says() {
+        let at = Timestamp::from_second(60).unwrap();
+        let line = trip_entry("r1", &entry(go_to(&lobby()), VOICE), TripStep::Arrived, at);
+        let line = line.unwrap();
+        assert_eq!(line.command, CommandId(9));
+        assert_eq!(line.destination, "로비");
+        assert_eq!(line.status, TripStep::Arrived);
+        assert_eq!(line.ordered_at, Timestamp::UNIX_EPOCH);
+        assert_eq!(line.at, at);
+    }
+
+    #[test]
+    fn the_way_home_and_a_stop_are_nobodys_trip() {
+        let home = Pose {
+            x: 0.0,
+            y: 0.0,
+            theta: Some(1.0),
+        };
+        let way_home = go_home(&robot(Some(home))).unwrap();
+        for entry in [entry(way_home, HOME), entry(Order::Stop, VOICE)] {
+            let at = Timestamp::UNIX_EPOCH;
+            assert_eq!(trip_entry("r1", &entry, TripStep::Departed, at), None);
+        }
+        assert_eq!(go_home(&robot(None)), None);
+    }
+}

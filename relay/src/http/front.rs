@@ -1,0 +1,161 @@
+//! What surrounds every request: its limits in size, time and number, the counters, and the promise
+//! that what was begun is finished, though the caller hangs up, and fails alone when it panics.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use tower::ServiceExt;
+use tracing::error;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+use warp::{Filter, Rejection};
+
+use super::call::{AUTH_CODE, Call, Route};
+use super::error::HttpError;
+use super::{Services, events, health, places, robots, search};
+
+/// The largest body. The largest record of the contract has some kilobytes.
+const MAX_BODY: usize = 1024 * 1024;
+/// Requests that are under way at a time, and so the memory that their bodies take. More than the
+/// queue of a store, so that a store that stops is what callers hear of.
+const MAX_REQUESTS: u32 = 1536;
+
+/// The address at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// Answers everything but Socket.IO.
+#[derive(Clone)]
+pub(super) struct Front {
+    services: Arc<Services>,
+    routes: BoxedFilter<(Response,)>,
+    requests: Requests,
+}
+
+/// The requests that are under way.
+#[derive(Clone)]
+pub(super) struct Requests(Arc<Semaphore>);
+
+impl Requests {
+    /// Waits until none is under way, and lets none begin.
+    pub(super) async fn finish(&self) {
+        if let Ok(all) = self.0.acquire_many(MAX_REQUESTS).await {
+            all.forget();
+        }
+    }
+}
+
+impl Front {
+    pub(super) fn new(services: Arc<Services>) -> Self {
+        let requests = usize::try_from(MAX_REQUESTS).unwrap_or(Semaphore::MAX_PERMITS);
+        Self {
+            routes: routes(&services),
+            services,
+            requests: Requests(Arc::new(Semaphore::new(requests))),
+        }
+    }
+
+    pub(super) fn requests(&self) -> Requests {
+        self.requests.clone()
+    }
+
+    /// Answers a request.
+    pub(super) async fn answer(self, request: Request<Incoming>) -> Result<Response, Infallible> {
+        let began = Instant::now();
+        let deadline = began + self.services.settings.request_limit;
+        let response = self.answer_by(request, deadline).await;
+        let response = response.unwrap_or_else(HttpError::into_response);
+        let route = response.extensions().get::<Route>();
+        let route = route.map_or("none", |route| route.0);
+        let status = response.status().as_u16();
+        let metrics = &self.services.metrics;
+        metrics.answered(route, status, began.elapsed());
+        Ok(response)
+    }
+
+    async fn answer_by(
+        &self,
+        request: Request<Incoming>,
+        deadline: Instant,
+    ) -> Result<Response, HttpError> {
+        let permit = Arc::clone(&self.requests.0).try_acquire_owned();
+        let permit = permit.map_err(|_| HttpError::Busy)?;
+        let (mut parts, body) = request.into_parts();
+        let peer = parts.extensions.get::<Peer>();
+        let Peer(peer) = *peer.ok_or(HttpError::Internal)?;
+        let body = timeout_at(deadline, read(body)).await;
+        let body = body.map_err(|_| HttpError::Slow)??;
+        // Not with a code, which makes a GET do something.
+        if parts.method == Method::HEAD && !parts.headers.contains_key(AUTH_CODE) {
+            parts.method = Method::GET;
+        }
+        let call = Call::new(peer, &parts, body);
+        parts.extensions.insert(call);
+        let request = Request::from_parts(parts, Empty::<Bytes>::new());
+        let routes = warp::service(self.routes.clone());
+        let work = tokio::spawn(async move {
+            let answered = routes.oneshot(request).await;
+            drop(permit);
+            answered
+        });
+        match timeout_at(deadline, work).await {
+            Ok(Ok(Ok(response))) => Ok(response),
+            Ok(Ok(Err(never))) => match never {},
+            Ok(Err(panic)) => {
+                error!(%panic, "a request failed");
+                Err(HttpError::Internal)
+            }
+            Err(_) => Err(HttpError::Late),
+        }
+    }
+}
+
+async fn read(body: Incoming) -> Result<Bytes, HttpError> {
+    if body.size_hint().lower() > u64::try_from(MAX_BODY).unwrap_or(u64::MAX) {
+        return Err(HttpError::TooLarge { limit: MAX_BODY });
+    }
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(HttpError::TooLarge { limit: MAX_BODY })
+        }
+        Err(_) => Err(HttpError::BrokenBody),
+    }
+}
+
+fn routes(services: &Arc<Services>) -> BoxedFilter<(Response,)> {
+    let resources = places::routes(services)
+        .or(events::routes(services))
+        .unify()
+        .or(search::routes(services))
+        .unify()
+        .or(robots::routes(services))
+        .unify();
+    warp::path("api")
+        .and(warp::path("v1"))
+        .and(resources)
+        .or(health::routes(services))
+        .unify()
+        .recover(async |rejection| Ok::<_, Infallible>(refusal(&rejection)))
+        .unify()
+        .boxed()
+}
+
+fn refusal(rejection: &Rejection) -> Response {
+    let error = if rejection.is_not_found() {
+        HttpError::NoRoute
+    } else if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
+        HttpError::Method
+    } else {
+        error!(?rejection, "a request was rejected for no reason of ours");
+        HttpError::Internal
+    };
+    error.into_response()
+}

@@ -1,0 +1,151 @@
+//! Carries out what a guest asks of a robot.
+//!
+//! The ledger is the truth. An order is entered there first, and from then on the request has
+//! succeeded, whatever else fails: the robot is woken at once, and what follows (guidance, the trip
+//! log, the face) only tells of it. After a crash in between, the departure is written when the
+//! robot reports on the order (see `projection`); the guidance stays as it was until the next
+//! request, which whoever got no answer makes.
+//!
+//! The end of a session is the other way round: its code dies last, so that a caller whose request
+//! failed half-way can make it again.
+
+use brrbrr_proto::down::Order;
+use brrbrr_proto::id::{CommandId, RobotId};
+use jiff::{SignedDuration, Timestamp};
+use tracing::warn;
+
+use super::Services;
+use super::error::HttpError;
+use crate::catalog::{CatalogError, LedgerEntry, NewCommand, Place, Robot};
+use crate::guide::{self, HOME, ORDER_LIFETIME, VOICE};
+use crate::journal::TripStep;
+use crate::live::{AuthCode, Guidance, Phase};
+
+/// How many of the robot's newest lines of the trip log are looked at for an early arrival.
+const NEWEST_TRIPS: usize = 4;
+
+/// Sends the robot to a place.
+pub(super) async fn send(
+    services: &Services,
+    robot: &Robot,
+    place: &Place,
+) -> Result<(), HttpError> {
+    let entry = submit(services, robot.id, guide::go_to(place), VOICE).await?;
+    let trip = entry.command.id;
+    let guidance = Guidance {
+        phase: Phase::Moving,
+        destination: Some(place.details.name.clone()),
+        trip: Some(trip),
+    };
+    let (moved, logged) = tokio::join!(
+        services.live.set_guidance(robot.id, guidance),
+        log_step(services, robot, &entry, TripStep::Departed)
+    );
+    if let Err(error) = moved {
+        warn!(robot = %robot.id, %error, "guidance not set");
+    }
+    if let Err(error) = logged {
+        warn!(robot = %robot.id, %error, "departure not logged yet");
+    }
+    catch_early_arrival(services, robot, trip).await;
+    Ok(())
+}
+
+/// A robot that stands at its goal already may arrive before the guidance knows of the trip. The
+/// arrival is then in the log, since it is logged before guidance is advanced.
+async fn catch_early_arrival(services: &Services, robot: &Robot, trip: CommandId) {
+    let newest = services.journal.trips(Some(&robot.name), NEWEST_TRIPS);
+    let Ok(newest) = newest.await else { return };
+    let arrived = newest
+        .iter()
+        .any(|line| line.command == trip && line.status == TripStep::Arrived);
+    if arrived {
+        let advanced = services.live.advance(robot.id, trip, Phase::Arrived).await;
+        if let Err(error) = advanced {
+            warn!(robot = %robot.id, %error, "arrival not shown");
+        }
+    }
+}
+
+/// Stops the robot where it is. It keeps its destination, for the log.
+pub(super) async fn stop(services: &Services, robot: &Robot) -> Result<(), HttpError> {
+    submit(services, robot.id, Order::Stop, VOICE).await?;
+    let stopped = async {
+        let guidance = services.live.guidance(robot.id).await?;
+        let guidance = Guidance {
+            phase: Phase::Stopped,
+            ..guidance
+        };
+        services.live.set_guidance(robot.id, guidance).await
+    };
+    if let Err(error) = stopped.await {
+        warn!(robot = %robot.id, %error, "guidance not set");
+    }
+    Ok(())
+}
+
+/// Ends the guest's session and returns the code of the next one.
+pub(super) async fn finish(services: &Services, robot: &Robot) -> Result<AuthCode, HttpError> {
+    let trip = services.live.guidance(robot.id).await?.trip;
+    if let Some(trip) = trip {
+        match services.catalog.command(trip).await {
+            Ok((entry, _)) => log_step(services, robot, &entry, TripStep::Ended).await?,
+            // Nothing can be said of a trip that the ledger does not know.
+            Err(CatalogError::Missing(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if let Some(way_home) = guide::go_home(robot) {
+        submit(services, robot.id, way_home, HOME).await?;
+    }
+    let idle = Guidance::default();
+    services.live.set_guidance(robot.id, idle).await?;
+    Ok(services.live.renew_code(robot.id).await?)
+}
+
+/// Enters an order into the ledger and has it sent.
+async fn submit(
+    services: &Services,
+    robot: RobotId,
+    order: Order,
+    actor: &'static str,
+) -> Result<LedgerEntry, HttpError> {
+    let submitted = Timestamp::now();
+    let lifetime = SignedDuration::try_from(ORDER_LIFETIME).unwrap_or(SignedDuration::MAX);
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|error| {
+        warn!(%error, "the operating system gives no random numbers");
+        HttpError::Internal
+    })?;
+    let entry = services
+        .catalog
+        .submit(NewCommand {
+            id: CommandId(u128::from_be_bytes(id)),
+            robot,
+            order,
+            deadline: submitted.saturating_add(lifetime).unwrap_or(submitted),
+            actor: actor.to_owned(),
+            idempotency_key: None,
+            submitted,
+        })
+        .await?;
+    services.wakeups.wake(robot);
+    services.metrics.ordered(actor);
+    Ok(entry)
+}
+
+async fn log_step(
+    services: &Services,
+    robot: &Robot,
+    entry: &LedgerEntry,
+    step: TripStep,
+) -> Result<(), crate::journal::JournalError> {
+    let at = match step {
+        TripStep::Departed => entry.command.submitted,
+        TripStep::Arrived | TripStep::Ended => Timestamp::now(),
+    };
+    match guide::trip_entry(&robot.name, entry, step, at) {
+        Some(line) => services.journal.log_trip(line).await,
+        None => Ok(()),
+    }
+}
