@@ -7,8 +7,9 @@ use brrbrr_proto::down::{GoTo, Order};
 use brrbrr_proto::live::Pose;
 use jiff::Timestamp;
 
-use crate::catalog::{LedgerEntry, Place, Robot};
+use crate::catalog::{CommandState, LedgerEntry, Place, Robot};
 use crate::journal::{TripEntry, TripStep};
+use crate::live::Phase;
 
 pub mod search;
 pub mod view;
@@ -45,6 +46,20 @@ pub fn go_home(robot: &Robot) -> Option<Order> {
         floor: Some(robot.floor),
         place: String::new(),
     }))
+}
+
+/// What a guest sees when a trip has ended; `None` while it has not, or where it is nobody's trip.
+#[must_use]
+pub fn phase_after(entry: &LedgerEntry) -> Option<Phase> {
+    let is_trip = matches!(entry.command.order, Order::GoTo(_)) && entry.command.actor != HOME;
+    if !is_trip || !entry.state.is_final() {
+        return None;
+    }
+    if entry.state == CommandState::Succeeded {
+        Some(Phase::Arrived)
+    } else {
+        Some(Phase::Stopped)
+    }
 }
 
 /// The line of the trip log for a step of a command. It follows from the ledger alone, so whoever

@@ -21,9 +21,6 @@ use crate::guide::{self, HOME, ORDER_LIFETIME, VOICE};
 use crate::journal::TripStep;
 use crate::live::{AuthCode, Guidance, Phase};
 
-/// How many of the robot's newest lines of the trip log are looked at for an early arrival.
-const NEWEST_TRIPS: usize = 4;
-
 /// Sends the robot to a place.
 pub(super) async fn send(
     services: &Services,
@@ -47,23 +44,20 @@ pub(super) async fn send(
     if let Err(error) = logged {
         warn!(robot = %robot.id, %error, "departure not logged yet");
     }
-    catch_early_arrival(services, robot, trip).await;
+    catch_early_end(services, robot.id, trip).await;
     Ok(())
 }
 
-/// A robot that stands at its goal already may arrive before the guidance knows of the trip. The
-/// arrival is then in the log, since it is logged before guidance is advanced.
-async fn catch_early_arrival(services: &Services, robot: &Robot, trip: CommandId) {
-    let newest = services.journal.trips(Some(&robot.name), NEWEST_TRIPS);
-    let Ok(newest) = newest.await else { return };
-    let arrived = newest
-        .iter()
-        .any(|line| line.command == trip && line.status == TripStep::Arrived);
-    if arrived {
-        let advanced = services.live.advance(robot.id, trip, Phase::Arrived).await;
-        if let Err(error) = advanced {
-            warn!(robot = %robot.id, %error, "arrival not shown");
-        }
+/// A trip may end before its guidance is set: the robot stands at its goal already, or refuses. Then
+/// the ledger says so by now, or `projection` finds the guidance when it does.
+async fn catch_early_end(services: &Services, robot: RobotId, trip: CommandId) {
+    let Ok((entry, _)) = services.catalog.command(trip).await else {
+        return;
+    };
+    if let Some(phase) = guide::phase_after(&entry)
+        && let Err(error) = services.live.advance(robot, trip, phase).await
+    {
+        warn!(%robot, %error, "end of the trip not shown");
     }
 }
 
