@@ -11,6 +11,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::broker::{self, Authenticate, BrokerConfig, Credentials, Limits, Refused};
@@ -25,7 +26,6 @@ use crate::journal::sqlite::SqliteJournal;
 use crate::live::Live;
 use crate::live::memory::MemoryLive;
 use crate::metrics::Metrics;
-use crate::projection::Projection;
 use crate::push::Push;
 use crate::session;
 use crate::session::worker::Stores;
@@ -33,8 +33,8 @@ use crate::wake::Wakeups;
 
 /// Robots that were removed and wait for the session driver. Removing is rare and done by people.
 const REMOVED: usize = 64;
-/// How long the session driver may take to finish what it began. Longer than its own limit.
-const SESSION_LIMIT: Duration = Duration::from_secs(8);
+/// How long a task may take to finish what it began. Longer than the limits the tasks set themselves.
+const END_LIMIT: Duration = Duration::from_secs(12);
 
 /// Runs the relay until `shutdown` resolves.
 ///
@@ -62,47 +62,35 @@ pub async fn run(
     let relay = RelayId(getrandom::u64().context("the operating system gives no random numbers")?);
     let (stop, stopped) = watch::channel(false);
     let tls = config.mqtt_tls.as_ref().map(tls_config).transpose()?;
+    let broker_config = BrokerConfig {
+        relay,
+        tls: tls.map(Arc::new),
+        limits: Limits::default(),
+    };
     let (broker, frames) = broker::spawn(
         mqtt_listener,
-        BrokerConfig {
-            relay,
-            tls: tls.map(Arc::new),
-            limits: Limits::default(),
-        },
+        broker_config,
         authenticate(Arc::clone(&catalog)),
         turned(stopped.clone()),
     )?;
 
     let metrics = Arc::new(Metrics::new(broker.clone()));
-    let link_metrics = Arc::clone(&metrics.link);
     let wakeups = Arc::new(Wakeups::default());
     let (removed_tx, removed) = mpsc::channel(REMOVED);
-    let projection = Arc::new(Projection::new(
-        Arc::clone(&catalog),
-        Arc::clone(&journal),
-        Arc::clone(&live),
-        Arc::clone(&link_metrics),
-    ));
+    let stores = Stores::new(&catalog, &journal, &live, &metrics.link);
     let (stop_sessions, sessions_stopped) = watch::channel(false);
-    let sessions = tokio::spawn(session::run(
+    let mut sessions = tokio::spawn(session::run(
         session::Parts {
             relay,
             broker,
             frames,
             removed,
             wakeups: Arc::clone(&wakeups),
-            workers: Stores {
-                catalog: Arc::clone(&catalog),
-                journal: Arc::clone(&journal),
-                live: Arc::clone(&live),
-                projection,
-                metrics: Arc::clone(&link_metrics),
-            },
-            metrics: link_metrics,
+            workers: stores,
+            metrics: Arc::clone(&metrics.link),
         },
         sessions_stopped,
     ));
-    let mut sessions = sessions;
 
     let services = Arc::new(Services {
         catalog,
@@ -139,17 +127,19 @@ pub async fn run(
 
     // Callers first, then robots, then the broker: each may still need what comes after it.
     notify(&[sd_notify::NotifyState::Stopping]);
-    stop_http.send_replace(true);
-    if !http.is_finished() && http.await.is_err() {
-        warn!("the HTTP server did not end cleanly");
-    }
-    stop_sessions.send_replace(true);
-    if !sessions.is_finished() && tokio::time::timeout(SESSION_LIMIT, sessions).await.is_err() {
-        warn!("the session driver did not end in time");
-    }
+    end("the HTTP server", &stop_http, http).await;
+    end("the session driver", &stop_sessions, sessions).await;
     stop.send_replace(true);
     drop(lock);
     failure.map_or(Ok(()), Err)
+}
+
+/// Tells a task to end and waits until it has, if it has not ended by itself.
+async fn end<T>(name: &str, stop: &watch::Sender<bool>, task: JoinHandle<T>) {
+    stop.send_replace(true);
+    if !task.is_finished() && tokio::time::timeout(END_LIMIT, task).await.is_err() {
+        warn!(name, "did not end in time");
+    }
 }
 
 async fn bind(what: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {

@@ -44,6 +44,30 @@ pub struct Stores {
     pub metrics: Arc<LinkMetrics>,
 }
 
+impl Stores {
+    /// These stores, and the projection over them.
+    #[must_use]
+    pub fn new(
+        catalog: &Arc<dyn Catalog>,
+        journal: &Arc<dyn Journal>,
+        live: &Arc<dyn Live>,
+        metrics: &Arc<LinkMetrics>,
+    ) -> Self {
+        Self {
+            catalog: Arc::clone(catalog),
+            journal: Arc::clone(journal),
+            live: Arc::clone(live),
+            projection: Arc::new(Projection::new(
+                Arc::clone(catalog),
+                Arc::clone(journal),
+                Arc::clone(live),
+                Arc::clone(metrics),
+            )),
+            metrics: Arc::clone(metrics),
+        }
+    }
+}
+
 /// Work for a robot's up stream.
 #[derive(Debug)]
 pub enum UpJob {
