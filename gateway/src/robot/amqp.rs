@@ -57,7 +57,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const WIND_DOWN: Duration = Duration::from_millis(500);
 
 const RECONNECT_SHORTEST: Duration = Duration::from_millis(200);
-const RECONNECT_LONGEST: Duration = Duration::from_secs(10);
+/// The broker is near, so a short wait costs nobody much, and a person may be waiting.
+const RECONNECT_LONGEST: Duration = Duration::from_secs(3);
 
 /// Frames as small as the messages are; larger ones cost memory for every buffer.
 const FRAME_MAX: u32 = 32 * 1024;
@@ -126,11 +127,19 @@ pub struct AmqpConfig {
     pub queue_length: u32,
 }
 
+/// AMQP's code for a declaration that contradicts an earlier one.
+const PRECONDITION_FAILED: u16 = 406;
+
 /// Why there is no connection any more.
 #[derive(Debug, Error)]
 enum Broken {
     #[error("{0}")]
-    Amqp(#[from] lapin::Error),
+    Amqp(lapin::Error),
+    #[error(
+        "{0}; somebody has declared it differently: delete it there, or give another name here \
+         (robot.amqp.queue, to_robot, from_robot)"
+    )]
+    Declared(lapin::Error),
     #[error("the connection was not ready within {} s", SETUP_LIMIT.as_secs())]
     Setup,
     #[error("the broker did not answer within {} s", CONFIRM_LIMIT.as_secs())]
@@ -141,6 +150,17 @@ enum Broken {
     NoRandomness(getrandom::Error),
     #[error("the name {0:?} is too long for AMQP")]
     Name(String),
+}
+
+impl From<lapin::Error> for Broken {
+    fn from(error: lapin::Error) -> Self {
+        if let ErrorKind::ProtocolError(said) = error.kind()
+            && said.get_id() == PRECONDITION_FAILED
+        {
+            return Self::Declared(error);
+        }
+        Self::Amqp(error)
+    }
 }
 
 /// Runs the adapter until `stop` becomes true, its sender is gone, or nobody listens any more.

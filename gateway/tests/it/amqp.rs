@@ -387,6 +387,37 @@ async fn a_queue_that_somebody_deletes_is_made_again() {
     assert_eq!(gateway.next().await.message, ARRIVED);
 }
 
+#[tokio::test]
+async fn a_queue_that_was_declared_differently_is_named_with_what_to_do() {
+    let config = config(&broker_url());
+    Gateway::ready(&config).await.stop().await;
+    let changed = AmqpConfig {
+        queue_length: 5,
+        ..config.clone()
+    };
+    let mut gateway = Gateway::start(&changed);
+    let RobotMessage::Disconnected { reason } = gateway.next().await.message else {
+        panic!("it was taken");
+    };
+    assert!(reason.contains(&config.queue), "{reason}");
+    assert!(reason.contains("delete it there"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_second_gateway_does_not_take_messages_from_the_first() {
+    let config = config(&broker_url());
+    let mut first = Gateway::ready(&config).await;
+    let robot = Robot::start(&config).await;
+    let mut second = Gateway::start(&config);
+    let refused = second.next().await.message;
+    assert!(
+        matches!(refused, RobotMessage::Disconnected { .. }),
+        "{refused:?}"
+    );
+    robot.says("도착".as_bytes()).await;
+    assert_eq!(first.next().await.message, ARRIVED);
+}
+
 /// A way to the broker that can be cut.
 struct Road {
     port: u16,

@@ -8,5 +8,6 @@
 )]
 
 mod amqp;
+mod daemon;
 mod sim;
 mod spool;
