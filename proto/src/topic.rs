@@ -11,8 +11,6 @@ use crate::id::{RelayId, RobotId};
 pub const EVERY_HELLO: &str = "brrbrr/1/hello/+";
 /// Subscribe to this to hear every robot's last will.
 pub const EVERY_PRESENCE: &str = "brrbrr/1/presence/+";
-/// Subscribe to this to carry what relays say to every robot. For brokers, never for clients.
-pub const EVERY_DOWN: &str = "brrbrr/1/down/+";
 
 /// Why a text is not one of our topics.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

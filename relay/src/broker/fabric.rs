@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use brrbrr_proto::id::RelayId;
-use brrbrr_proto::topic::{EVERY_DOWN, EVERY_HELLO, EVERY_PRESENCE, Topic, every_live, every_up};
+use brrbrr_proto::topic::Topic;
 use bytes::Bytes;
 use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
 use rumqttd::protocol::{Packet, Publish};
@@ -24,9 +23,8 @@ const BUDGET: u32 = 2 * 1024 * 1024;
 const FRAME_OVERHEAD: usize = 512;
 
 /// The router keeps the newest `SEGMENTS - 1` full segments of every filter at least, so with
-/// [`BUDGET`] it never skips what has not been read; it skips silently past that. And it keeps them
-/// after they were read, so this, times five filters, is also what it holds when nothing goes on:
-/// 15 MiB of payloads at most.
+/// [`BUDGET`] it never skips what has not been read; it skips silently past that. It keeps them after
+/// they were read too, so in time it holds two such logs, 6 MiB of payloads, whatever goes on.
 const SEGMENT_BYTES: usize = 512 * 1024;
 const SEGMENTS: usize = 6;
 
@@ -36,6 +34,14 @@ const SWEEP: u64 = 200;
 /// How long a robot's frame waits for the relay to take others. Longer than any pause that a
 /// working relay makes, and shorter than a gateway's patience.
 const BUDGET_WAIT: Duration = Duration::from_secs(10);
+
+/// Inside the router a topic has its side before it. One filter covers a whole side, because the
+/// router keeps the order of one filter's frames but not that between filters.
+const FROM_ROBOTS: &str = "from-robots";
+const TO_ROBOTS: &str = "to-robots";
+
+/// How long the router may take to start. It takes well under a millisecond.
+const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a frame counts for: its bytes and a little for the frame itself.
 pub(super) fn weight(length: usize) -> u32 {
@@ -67,7 +73,7 @@ pub(super) struct Fabric {
 
 /// Starts a router and links both sides to it. Its thread stays until the process ends, because
 /// nothing in its interface stops it.
-pub(super) fn start(relay: RelayId) -> Result<Fabric, Box<LinkError>> {
+pub(super) fn start() -> Result<Fabric, Box<LinkError>> {
     let router = Router::new(
         0,
         RouterConfig {
@@ -79,27 +85,33 @@ pub(super) fn start(relay: RelayId) -> Result<Fabric, Box<LinkError>> {
         },
     );
     let events = router.spawn();
-    let (mut front_tx, front_rx, _) = LinkBuilder::new("front", events.clone()).build()?;
-    let (mut relay_tx, relay_rx, _) = LinkBuilder::new("relay", events).build()?;
-    front_tx.subscribe(EVERY_DOWN)?;
-    for filter in [
-        EVERY_HELLO.to_owned(),
-        EVERY_PRESENCE.to_owned(),
-        every_up(relay),
-        every_live(relay),
-    ] {
-        relay_tx.subscribe(filter)?;
-    }
+    let (mut front_tx, mut front_rx, _) = LinkBuilder::new("front", events.clone()).build()?;
+    let (mut relay_tx, mut relay_rx, _) = LinkBuilder::new("relay", events).build()?;
+    subscribe(&mut front_tx, &mut front_rx, TO_ROBOTS)?;
+    subscribe(&mut relay_tx, &mut relay_rx, FROM_ROBOTS)?;
     Ok(Fabric {
-        up: Trunk::new(front_tx),
+        up: Trunk::new(front_tx, FROM_ROBOTS),
         from_robots: Tap(relay_rx),
-        down: Trunk::new(relay_tx),
+        down: Trunk::new(relay_tx, TO_ROBOTS),
         to_robots: Tap(front_rx),
     })
 }
 
+/// Subscribes to a whole side, and waits until that is in force: the router forgets at once what
+/// nobody has subscribed to.
+fn subscribe(tx: &mut LinkTx, rx: &mut LinkRx, side: &str) -> Result<(), Box<LinkError>> {
+    tx.subscribe(format!("{side}/#"))?;
+    let deadline = Instant::now() + START_LIMIT;
+    while !matches!(
+        rx.recv_deadline(deadline)?,
+        Some(Notification::DeviceAck(_))
+    ) {}
+    Ok(())
+}
+
 /// A way into the router, shared by everything that publishes in one direction.
 pub(super) struct Trunk {
+    side: &'static str,
     link: Mutex<LinkTx>,
     budget: Semaphore,
 }
@@ -107,14 +119,16 @@ pub(super) struct Trunk {
 impl fmt::Debug for Trunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trunk")
+            .field("side", &self.side)
             .field("budget", &self.budget)
             .finish_non_exhaustive()
     }
 }
 
 impl Trunk {
-    fn new(link: LinkTx) -> Self {
+    fn new(link: LinkTx, side: &'static str) -> Self {
         Self {
+            side,
             link: Mutex::new(link),
             budget: Semaphore::new(usize::try_from(BUDGET).unwrap_or(0)),
         }
@@ -146,7 +160,7 @@ impl Trunk {
     }
 
     fn put(&self, topic: Topic, payload: Bytes) -> Result<(), RouterGone> {
-        let topic = Bytes::from(topic.to_string());
+        let topic = Bytes::from(format!("{}/{topic}", self.side));
         let mut link = lock(&self.link);
         {
             let mut waiting = link.buffer();
@@ -174,11 +188,11 @@ impl Tap {
         loop {
             match self.0.next().await.map_err(|_| RouterGone)? {
                 Some(Notification::Forward(forward)) => {
-                    let topic = std::str::from_utf8(&forward.publish.topic).ok();
-                    if let Some(topic) = topic.and_then(|topic| topic.parse().ok()) {
+                    let topic = without_side(&forward.publish.topic);
+                    debug_assert!(topic.is_some(), "only topics of the link are put in");
+                    if let Some(topic) = topic {
                         return Ok((topic, forward.publish.payload));
                     }
-                    debug_assert!(false, "only topics of the link are put in");
                 }
                 // The router has stopped handing over until it hears that there is room again.
                 Some(Notification::Unschedule) => self.0.wake().await.map_err(|_| RouterGone)?,
@@ -195,6 +209,11 @@ impl Tap {
     }
 }
 
+fn without_side(topic: &[u8]) -> Option<Topic> {
+    let (_, topic) = std::str::from_utf8(topic).ok()?.split_once('/')?;
+    topic.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use brrbrr_proto::frame::MAX_FRAME_BYTES;
@@ -206,5 +225,43 @@ mod tests {
         let kept = SEGMENT_BYTES * (SEGMENTS - 1);
         assert!(usize::try_from(BUDGET).unwrap() <= kept);
         assert!(weight(MAX_FRAME_BYTES) <= BUDGET / 4);
+    }
+
+    #[cfg(debug_assertions)] // only then does the router mind what is done to it here
+    #[tokio::test]
+    async fn the_end_of_the_router_is_noticed_on_all_sides() {
+        let mut fabric = start().unwrap();
+        // A wake-up that the router has not asked for.
+        while fabric.from_robots.0.wake().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(fabric.from_robots.next().await, Err(RouterGone));
+        assert_eq!(fabric.to_robots.next().await, Err(RouterGone));
+        let hello = Topic::Hello(brrbrr_proto::id::RobotId::new(1).unwrap());
+        let sent = fabric.up.publish(hello, Bytes::new()).await;
+        assert_eq!(sent, Err(NotSent::RouterGone));
+    }
+
+    #[tokio::test]
+    async fn what_is_put_in_right_after_the_start_comes_out_in_order() {
+        let robot = brrbrr_proto::id::RobotId::new(1).unwrap();
+        let topics = [
+            Topic::Presence(robot),
+            Topic::Hello(robot),
+            Topic::Up(brrbrr_proto::id::RelayId(1), robot),
+        ];
+        for _ in 0..50 {
+            let mut fabric = start().unwrap();
+            for topic in topics {
+                fabric.up.publish(topic, Bytes::new()).await.unwrap();
+                fabric.down.try_publish(topic, Bytes::new()).unwrap();
+            }
+            for topic in topics {
+                for tap in [&mut fabric.from_robots, &mut fabric.to_robots] {
+                    let (heard, _) = timeout(START_LIMIT, tap.next()).await.unwrap().unwrap();
+                    assert_eq!(heard, topic);
+                }
+            }
+        }
     }
 }

@@ -85,6 +85,7 @@ pub(super) struct PacketReader<R> {
     source: R,
     buffer: BytesMut,
     chunk: usize,
+    is_connected: bool,
 }
 
 impl<R: AsyncRead + Unpin> PacketReader<R> {
@@ -93,23 +94,40 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
             source,
             buffer: BytesMut::new(),
             chunk: MIN_READ_BYTES,
+            is_connected: false,
         }
     }
 
     /// The next packet. Fails when `silence` passes without a byte, and on a packet whose header
-    /// announces more than `max` bytes, before they are read.
+    /// announces more than `max` bytes or something unexpected, before it is read.
     pub(super) async fn next(
         &mut self,
         max: usize,
         silence: Duration,
     ) -> Result<Incoming, ReadError> {
         loop {
+            if let Some(&first) = self.buffer.first()
+                && !self.expects(first)
+            {
+                return Err(ReadError::Unexpected(first));
+            }
             let missing = match v4::check(self.buffer.iter(), max) {
                 Ok(header) => return self.take(&header, max),
                 Err(protocol::Error::InsufficientBytes(missing)) => missing,
                 Err(error) => return Err(ReadError::Malformed(error)),
             };
             self.read_some(missing, silence).await?;
+        }
+    }
+
+    /// Whether a packet may begin like this now: a CONNECT at first, and then what clients of this
+    /// broker send, with the flags that the standard demands. Nothing else reaches the codec.
+    fn expects(&self, first: u8) -> bool {
+        match (first >> 4, first & 0b1111) {
+            (1, 0) => !self.is_connected,
+            (12 | 14, 0) | (8 | 10, 0b0010) => self.is_connected,
+            (3, flags) => self.is_connected && flags & QOS_2_OR_3 == 0,
+            _ => false,
         }
     }
 
@@ -134,13 +152,8 @@ impl<R: AsyncRead + Unpin> PacketReader<R> {
     }
 
     fn take(&mut self, header: &FixedHeader, max: usize) -> Result<Incoming, ReadError> {
+        self.is_connected = true;
         let first = header.byte1;
-        // Only these types reach the codec, with the flags that the standard demands of them.
-        match (first >> 4, first & 0b1111) {
-            (1 | 12 | 14, 0) | (8 | 10, 0b0010) => {}
-            (3, flags) if flags & QOS_2_OR_3 == 0 => {}
-            _ => return Err(ReadError::Unexpected(first)),
-        }
         let packet_id = publish_packet_id(&self.buffer, header);
         let packet = V4.read_mut(&mut self.buffer, max).map_err(|error| {
             if let protocol::Error::InvalidProtocolLevel(level) = error {

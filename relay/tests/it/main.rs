@@ -1,4 +1,5 @@
 //! What the relay does with real sockets and real stores.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
+mod broker;
 mod cli;
