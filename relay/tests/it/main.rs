@@ -2,3 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
 mod cli;
+mod faces;
+mod http;
+mod http_limits;
+mod http_malformed;
+mod http_server;
