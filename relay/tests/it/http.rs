@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use brrbrr_proto::down::Order;
 use brrbrr_proto::id::RobotId;
 use brrbrr_relay::journal::TripStep;
 use brrbrr_relay::live::Phase;
@@ -82,11 +81,8 @@ impl Transcript {
         let fresh = newest.len() - self.orders;
         for entry in newest.iter().take(fresh).rev() {
             let actor = &entry.command.actor;
-            let order = match &entry.command.order {
-                Order::GoTo(goal) => format!("go to {goal:?}"),
-                other => format!("{other:?}"),
-            };
-            writeln!(self.text, "order: {order}, by {actor}").unwrap();
+            let order = &entry.command.order;
+            writeln!(self.text, "order: {order:?}, by {actor}").unwrap();
         }
         self.orders = newest.len();
         if fresh > 0 {

@@ -363,7 +363,7 @@ impl Face {
                 Message::Text(text) if text == "2" => self.say("3").await,
                 Message::Text(text) => return Some(text.as_str().to_owned()),
                 Message::Close(_) => return None,
-                _ => {}
+                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         }
     }
