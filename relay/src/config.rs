@@ -132,7 +132,11 @@ impl AdminToken {
         self.0.as_bytes().ct_eq(offered.as_bytes()).into()
     }
 
-    fn read(path: &Path) -> Result<Self, ConfigError> {
+    /// Reads the token from a file of its own.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is too short to be a token.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let token = read(path)?.trim().to_owned();
         if token.len() < MIN_TOKEN_BYTES {
             return Err(ConfigError::WeakToken {

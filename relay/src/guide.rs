@@ -94,7 +94,7 @@ mod tests {
     use brrbrr_proto::id::{CommandId, RobotId, Seq};
 
     use super::*;
-    use crate::catalog::{CommandState, NewCommand, PlaceDetails};
+    use crate::catalog::{NewCommand, PlaceDetails};
 
     fn lobby() -> Place {
         Place {
@@ -147,6 +147,18 @@ mod tests {
         assert_eq!(line.status, TripStep::Arrived);
         assert_eq!(line.ordered_at, Timestamp::UNIX_EPOCH);
         assert_eq!(line.at, at);
+    }
+
+    #[test]
+    fn a_trip_has_arrived_when_its_command_succeeded_and_stands_when_it_ended_otherwise() {
+        let mut trip = entry(go_to(&lobby()), VOICE);
+        assert_eq!(phase_after(&trip), None);
+        trip.state = CommandState::Succeeded;
+        assert_eq!(phase_after(&trip), Some(Phase::Arrived));
+        trip.state = CommandState::Superseded;
+        assert_eq!(phase_after(&trip), Some(Phase::Stopped));
+        trip.command.actor = HOME.to_owned();
+        assert_eq!(phase_after(&trip), None);
     }
 
     #[test]

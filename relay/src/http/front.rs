@@ -100,20 +100,27 @@ impl Front {
         parts.extensions.insert(call);
         let request = Request::from_parts(parts, Empty::<Bytes>::new());
         let routes = warp::service(self.routes.clone());
-        let work = tokio::spawn(async move {
+        let work = async move {
             let answered = routes.oneshot(request).await;
             drop(permit);
-            answered
-        });
-        match timeout_at(deadline, work).await {
-            Ok(Ok(Ok(response))) => Ok(response),
-            Ok(Ok(Err(never))) => match never {},
-            Ok(Err(panic)) => {
-                error!(%panic, "a request failed");
-                Err(HttpError::Internal)
-            }
-            Err(_) => Err(HttpError::Late),
+            answered.unwrap_or_else(|never| match never {})
+        };
+        detached(work, deadline).await
+    }
+}
+
+/// Runs work that goes on when nobody waits for it any more, and fails alone.
+async fn detached(
+    work: impl Future<Output = Response> + Send + 'static,
+    deadline: Instant,
+) -> Result<Response, HttpError> {
+    match timeout_at(deadline, tokio::spawn(work)).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(panic)) => {
+            error!(%panic, "a request failed");
+            Err(HttpError::Internal)
         }
+        Err(_) => Err(HttpError::Late),
     }
 }
 
@@ -158,4 +165,37 @@ fn refusal(rejection: &Rejection) -> Response {
         HttpError::Internal
     };
     error.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_panics_is_answered_and_fails_alone() {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let failed = detached(async { panic!("on purpose") }, deadline).await;
+        assert_eq!(failed.unwrap_err().into_response().status(), 500);
+        let done = detached(async { Response::default() }, deadline).await;
+        assert_eq!(done.unwrap().status(), 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_takes_too_long_is_answered_and_still_done() {
+        let (go, gone) = oneshot::channel();
+        let (finished, is_finished) = oneshot::channel();
+        let work = async move {
+            gone.await.unwrap();
+            finished.send(()).unwrap();
+            Response::default()
+        };
+        let late = detached(work, Instant::now() + Duration::from_secs(10)).await;
+        assert_eq!(late.unwrap_err().into_response().status(), 503);
+        go.send(()).unwrap();
+        is_finished.await.unwrap();
+    }
 }

@@ -202,6 +202,7 @@ impl Faces {
         let Some(name) = name else {
             return Err("robotName takes one text, the robot's name".to_owned());
         };
+        let mut bound = face.robot.lock().await;
         let services = &self.services;
         let name = stored_name(&name);
         let away = |error: &dyn std::fmt::Display| {
@@ -214,7 +215,6 @@ impl Faces {
             return Err(format!("there is no robot called {name:?}"));
         };
         let robot = robot.id;
-        let mut bound = face.robot.lock().await;
         let _turn = services.turns.take(robot).await;
         // It may have been removed meanwhile.
         services.catalog.robot(robot).await.map_err(|e| away(&e))?;

@@ -3,3 +3,8 @@
 
 mod broker;
 mod cli;
+mod faces;
+mod http;
+mod http_limits;
+mod http_malformed;
+mod http_server;
