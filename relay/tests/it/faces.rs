@@ -13,18 +13,28 @@ fn named(events: &[(String, String)]) -> Vec<&str> {
     events.iter().map(|(name, _)| name.as_str()).collect()
 }
 
-/// Waits until the store says who has the robot.
-async fn wait_for_face(server: &Server, is_bound: bool) {
+/// Waits until the store says whether the robot has a face.
+async fn wait_for_face(server: &Server, number: u32, is_bound: bool) {
     let waiting = async {
         loop {
-            let face = server.services.live.face(robot(1)).await.unwrap();
+            let face = server.services.live.face(robot(number)).await.unwrap();
             if face.is_some() == is_bound {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+}
+
+/// With two robots, and this grace time.
+async fn start_with_grace(grace: Duration) -> Server {
+    let server = Server::start_empty(with_grace(grace)).await;
+    for (name, floor) in [(R1, 7), (R2, 8)] {
+        let add = format!(r#"{{"name":"{name}","floor":{floor}}}"#);
+        server.send("POST", "/api/v1/robots", &add).await;
+    }
+    server
 }
 
 fn with_grace(grace: Duration) -> Settings {
@@ -119,26 +129,23 @@ async fn a_face_that_claims_another_robot_frees_the_first() {
 
 #[tokio::test]
 async fn a_robot_is_free_again_some_time_after_its_face_has_gone() {
-    let server = Server::start_empty(with_grace(Duration::from_millis(50))).await;
-    let add = r#"{"name":"길동","floor":7}"#;
-    server.send("POST", "/api/v1/robots", add).await;
+    let server = start_with_grace(Duration::from_millis(50)).await;
     let face = Face::of(server.address, R1).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    wait_for_face(&server, true).await;
+    wait_for_face(&server, 1, true).await;
     drop(face);
-    wait_for_face(&server, false).await;
+    wait_for_face(&server, 1, false).await;
 }
 
 #[tokio::test]
 async fn a_face_that_comes_back_in_time_keeps_its_robot_and_its_code() {
-    let server = Server::start_empty(with_grace(Duration::from_millis(300))).await;
-    let add = r#"{"name":"길동","floor":7}"#;
-    server.send("POST", "/api/v1/robots", add).await;
+    let server = start_with_grace(Duration::from_millis(300)).await;
     let code = server.code(robot(1)).await;
+    let later = Face::of(server.address, R2).await;
     drop(Face::of(server.address, R1).await);
     let mut face = Face::of(server.address, R1).await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    wait_for_face(&server, true).await;
+    // Its time is over after that of the first.
+    drop(later);
+    wait_for_face(&server, 2, false).await;
     server.get_with("/api/v1/places", &code).await;
     assert_eq!(
         named(&face.events().await),
@@ -153,7 +160,7 @@ async fn faces_keep_their_robots_and_codes_when_the_relay_restarts() {
     let mut face = Face::of(server.address, R1).await;
     let server = server.restart(open_settings()).await;
     assert_eq!(face.event().await, None);
-    wait_for_face(&server, true).await;
+    wait_for_face(&server, 1, true).await;
 
     let mut visitor = Face::connect(server.address).await;
     let (_, free) = visitor.event().await.unwrap();
@@ -163,7 +170,7 @@ async fn faces_keep_their_robots_and_codes_when_the_relay_restarts() {
     assert_eq!(events[1], ("authCode".to_owned(), code));
 
     let server = server.restart(with_grace(Duration::from_millis(50))).await;
-    wait_for_face(&server, false).await;
+    wait_for_face(&server, 1, false).await;
 }
 
 #[tokio::test]
