@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tower::{Layer, ServiceExt};
+use tracing::warn;
 
 use crate::catalog::Catalog;
 use crate::config::{AdminToken, CorsOrigins};
@@ -118,6 +119,9 @@ pub async fn serve(
         connections: settings.max_connections,
         drain_limit: settings.drain_limit,
     };
+    if let Err(error) = guidance::take_up(&services).await {
+        warn!(?error, "guidance may be that of an earlier trip");
+    }
     let (faces, socketio) = Faces::start(Arc::clone(&services)).await;
     let freeing = tokio::spawn(async move { faces.run().await });
     let front = Front::new(Arc::clone(&services));

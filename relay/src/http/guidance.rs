@@ -3,8 +3,7 @@
 //! The ledger is the truth. An order is entered there first, and from then on the request has
 //! succeeded, whatever else fails: the robot is woken at once, and what follows (guidance, the trip
 //! log, the face) only tells of it. After a crash in between, the departure is written when the
-//! robot reports on the order (see `projection`); the guidance stays as it was until the next
-//! request, which whoever got no answer makes.
+//! robot reports on the order (see `projection`), and [`take_up`] brings the guidance up to date.
 //!
 //! The end of a session is the other way round: its code dies last, so that a caller whose request
 //! failed half-way can make it again.
@@ -18,8 +17,66 @@ use super::Services;
 use super::error::HttpError;
 use crate::catalog::{CatalogError, LedgerEntry, NewCommand, Place, Robot};
 use crate::guide::{self, HOME, ORDER_LIFETIME, VOICE};
-use crate::journal::TripStep;
+use crate::journal::{TripEntry, TripStep};
 use crate::live::{AuthCode, Guidance, Phase};
+
+/// How many of the newest lines of a robot's trip log are looked through for the end of its newest
+/// trip. A trip has three; late arrivals of older ones may stand between them.
+const LINES: usize = 32;
+
+/// Brings each robot's guidance up to date with its newest order, where the relay ended between
+/// entering it and showing it. Without this a guest would be told that the robot has arrived, because it had on the trip
+/// before. To be called before the first request.
+pub(super) async fn take_up(services: &Services) -> Result<(), HttpError> {
+    for robot in services.catalog.robots().await? {
+        let newest = services.catalog.recent_commands(robot.id, 1).await?;
+        if let Some(entry) = newest.first() {
+            take_up_order(services, &robot, entry).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn take_up_order(
+    services: &Services,
+    robot: &Robot,
+    entry: &LedgerEntry,
+) -> Result<(), HttpError> {
+    if entry.state.is_final() {
+        return Ok(());
+    }
+    let shown = services.live.guidance(robot.id).await?;
+    let trip = entry.command.id;
+    let guidance = match &entry.command.order {
+        Order::Stop if shown.phase == Phase::Moving => Guidance {
+            phase: Phase::Stopped,
+            ..shown
+        },
+        Order::GoTo(goal) if entry.command.actor != HOME && shown.trip != Some(trip) => {
+            let log = services.journal.trips(Some(&robot.name), LINES).await?;
+            let is_ended =
+                |line: &TripEntry| line.command == trip && line.status == TripStep::Ended;
+            if log.iter().any(is_ended) {
+                return Ok(());
+            }
+            Guidance {
+                phase: Phase::Moving,
+                destination: Some(goal.place.clone()),
+                trip: Some(trip),
+            }
+        }
+        Order::GoTo(_)
+        | Order::Stop
+        | Order::Pause
+        | Order::Resume
+        | Order::Dock
+        | Order::Say(_)
+        | Order::Custom(_)
+        | Order::Cancel(_) => return Ok(()),
+    };
+    services.live.set_guidance(robot.id, guidance).await?;
+    Ok(())
+}
 
 /// Sends the robot to a place.
 pub(super) async fn send(

@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use brrbrr_proto::id::RobotId;
+use brrbrr_proto::id::{CommandId, RobotId};
+use brrbrr_relay::catalog::NewCommand;
 use brrbrr_relay::journal::TripStep;
 use brrbrr_relay::live::Phase;
 
-use crate::http_server::{Face, R1, R2, Server, robot};
+use crate::http_server::{Face, R1, R2, Server, open_settings, robot};
 
 /// Writes down what callers ask, and all that comes of it.
 struct Transcript {
@@ -166,6 +167,46 @@ async fn a_guests_session_goes_from_its_code_to_the_next_one() {
     let steps: Vec<_> = trips.iter().rev().map(|line| line.status).collect();
     assert_eq!(steps, [TripStep::Departed, TripStep::Ended]);
     assert!(trips.iter().all(|line| line.destination == "801호"));
+}
+
+#[tokio::test]
+async fn a_trip_ordered_just_before_a_crash_is_shown_and_one_that_was_ended_is_not() {
+    let server = Server::start().await;
+    let code = server.code(robot(1)).await;
+    server.get_with("/api/v1/searchs?name=701호", &code).await;
+    let services = &server.services;
+    let first = services.live.guidance(robot(1)).await.unwrap();
+    let trip = first.trip.unwrap();
+    services
+        .live
+        .advance(robot(1), trip, Phase::Arrived)
+        .await
+        .unwrap();
+    let arrived = r#"{"isArrived":true}"#;
+    assert_eq!(
+        server.get_with("/api/v1/robots/arrived", &code).await.body,
+        arrived
+    );
+
+    // What a crash leaves: the order in the ledger, the guidance of the trip before.
+    let (entry, _) = services.catalog.command(trip).await.unwrap();
+    let second = NewCommand {
+        id: CommandId(2),
+        ..entry.command
+    };
+    services.catalog.submit(second).await.unwrap();
+    let server = server.restart(open_settings()).await;
+    let not_yet = r#"{"isArrived":false}"#;
+    let reply = server.get_with("/api/v1/robots/arrived", &code).await;
+    assert_eq!(reply.body, not_yet);
+    let shown = server.services.live.guidance(robot(1)).await.unwrap();
+    assert_eq!(shown.trip, Some(CommandId(2)));
+
+    server.get_with("/api/v1/robots/finished", &code).await;
+    let server = server.restart(open_settings()).await;
+    assert_eq!(server.get("/healthz").await.status, 200);
+    let shown = server.services.live.guidance(robot(1)).await.unwrap();
+    assert_eq!((shown.phase, shown.trip), (Phase::Idle, None));
 }
 
 #[tokio::test]
