@@ -6,6 +6,7 @@
 //! linger (rumqttc keeps packets that a clean session never acknowledges).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use brrbrr_proto::backoff::Backoff;
@@ -44,8 +45,6 @@ const NETWORK_LIMIT: Duration = Duration::from_secs(30);
 const SUBSCRIBE_LIMIT: Duration = Duration::from_secs(15);
 /// The MQTT keep-alive, by which a dead link is noticed when nothing is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// A connection that lived this long counts as good, so the next wait starts short again.
-const GOOD_CONNECTION: Duration = Duration::from_secs(60);
 /// MQTT's own header and the topic around a frame.
 const PACKET_OVERHEAD: usize = 256;
 
@@ -220,12 +219,13 @@ enum Ended {
 impl Carrier {
     async fn run(mut self) {
         loop {
-            let started = tokio::time::Instant::now();
-            let reason = match self.connect_once().await {
+            let welcomed = Arc::new(AtomicBool::new(false));
+            let reason = match self.connect_once(&welcomed).await {
                 Ended::Stopped => return,
                 Ended::Broken(reason) => reason,
             };
-            if started.elapsed() >= GOOD_CONNECTION {
+            // A broker that only lets us in is not yet a reason to come back soon.
+            if welcomed.load(Ordering::Relaxed) {
                 self.backoff.reset();
             }
             let wait = self.backoff.next_wait();
@@ -241,8 +241,8 @@ impl Carrier {
         }
     }
 
-    /// One connection, from TCP to its end.
-    async fn connect_once(&mut self) -> Ended {
+    /// One connection, from TCP to its end. Notes when a relay has welcomed the robot on it.
+    async fn connect_once(&mut self, welcomed: &Arc<AtomicBool>) -> Ended {
         let Some((connection, options)) = self.options() else {
             return Ended::Broken("the operating system gives no random numbers".to_owned());
         };
@@ -260,6 +260,7 @@ impl Carrier {
             client: client.clone(),
             news: self.news.clone(),
             up,
+            welcomed: Arc::clone(welcomed),
         };
         // The client must be polled without pause, so it has a task of its own.
         let mut polling = AbortOnDrop(tokio::spawn(receiver.run(eventloop)));
@@ -398,6 +399,7 @@ struct Receiver {
     client: AsyncClient,
     news: mpsc::Sender<News>,
     up: watch::Sender<bool>,
+    welcomed: Arc<AtomicBool>,
 }
 
 impl Receiver {
@@ -428,6 +430,9 @@ impl Receiver {
                     let Some(news) = self.open(&publish.topic, &publish.payload) else {
                         continue;
                     };
+                    if matches!(news, News::Down(_, Down::Welcome(_))) {
+                        self.welcomed.store(true, Ordering::Relaxed);
+                    }
                     if self.news.send(news).await.is_err() {
                         return "the event loop ended".to_owned();
                     }
