@@ -1,0 +1,141 @@
+//! A gateway: `brrbrr-gateway run` on a data folder of its own, which can be killed and started again.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::child::{Output, Process};
+use crate::program;
+use crate::relay::{Relay, run};
+use crate::wait::{SOON, wait_until};
+
+/// What a gateway finds on its robot's side.
+#[derive(Debug, Clone)]
+pub enum Adapter {
+    /// A robot behind this broker.
+    Amqp {
+        /// The broker's address, with user and password.
+        url: String,
+        /// `text` or `json`.
+        wire: &'static str,
+    },
+    /// A simulated robot that drives this fast, in metres a second.
+    Sim {
+        /// Its speed.
+        speed: f64,
+    },
+}
+
+impl Adapter {
+    fn toml(&self) -> String {
+        match self {
+            Self::Amqp { url, wire } => format!(
+                "[robot]\nadapter = \"amqp\"\n\n[robot.amqp]\nurl = \"{url}\"\nwire = \"{wire}\"\n"
+            ),
+            Self::Sim { speed } => {
+                format!("[robot]\nadapter = \"sim\"\n\n[robot.sim]\nspeed = {speed:?}\n")
+            }
+        }
+    }
+}
+
+/// A gateway that runs.
+#[derive(Debug)]
+pub struct Gateway {
+    robot: String,
+    folder: PathBuf,
+    data: PathBuf,
+    config: PathBuf,
+    process: Process,
+}
+
+impl Gateway {
+    /// Enrols a robot at the relay and starts its gateway below this folder.
+    ///
+    /// # Panics
+    /// Where the gateway does not enrol or start.
+    #[must_use]
+    pub fn start(folder: &Path, relay: &Relay, robot: &str, adapter: &Adapter) -> Self {
+        let data = folder.join(format!("{robot}.gateway"));
+        let config = folder.join(format!("{robot}.toml"));
+        let text = format!("data = \"{}\"\n\n{}", data.display(), adapter.toml());
+        std::fs::write(&config, text).unwrap();
+        let enrolment = relay.enrol(robot);
+        run(Command::new(program("brrbrr-gateway"))
+            .args([Path::new("enroll"), Path::new("--file"), &enrolment])
+            .args([Path::new("--data"), &data]));
+        let process = spawn(robot, folder, &config);
+        Self {
+            robot: robot.to_owned(),
+            folder: folder.to_owned(),
+            data,
+            config,
+            process,
+        }
+    }
+
+    /// Waits until it has a session with the relay, and its robot's broker.
+    ///
+    /// # Panics
+    /// Where it does not soon.
+    pub fn await_link(&self) {
+        let what = format!("the gateway of {} is connected", self.robot);
+        wait_until(&what, SOON, || self.is_connected());
+    }
+
+    fn is_connected(&self) -> bool {
+        let Some(status) = self.status() else {
+            return false;
+        };
+        status["link"]["state"] == "session" && status["status"]["robot_side"] == "Up"
+    }
+
+    /// What `status --json` says; `None` where it says nothing.
+    #[must_use]
+    pub fn status(&self) -> Option<Value> {
+        let mut ask = Command::new(program("brrbrr-gateway"));
+        ask.args([Path::new("status"), Path::new("--data"), &self.data])
+            .arg("--json")
+            .stdin(Stdio::null());
+        let answer = ask.output().unwrap();
+        serde_json::from_slice(&answer.stdout).ok()
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Ends it with SIGTERM.
+    ///
+    /// # Panics
+    /// Where it does not end well and soon.
+    pub fn stop(&mut self) {
+        let status = self.process.terminate(SOON);
+        assert!(status.success(), "the gateway ended with {status}");
+    }
+
+    /// Starts it again after [`Gateway::kill`] or [`Gateway::stop`].
+    pub fn start_again(&mut self) {
+        self.process = spawn(&self.robot, &self.folder, &self.config);
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.ended().is_none()
+    }
+}
+
+fn spawn(robot: &str, folder: &Path, config: &Path) -> Process {
+    let mut command = Command::new(program("brrbrr-gateway"));
+    command.args([Path::new("run"), Path::new("--config"), config]);
+    let name = format!("{robot}.gateway");
+    Process::spawn(&name, folder, &mut command, Output::Logged)
+}
