@@ -1,0 +1,65 @@
+//! The machine: where things run and what they have used.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::param::clock_ticks_per_second;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+/// Where the programs under test run.
+pub const SERVER_CORE: usize = 0;
+/// Where the load runs.
+pub const LOAD_CORE: usize = 1;
+
+/// What one write of the floor measurement holds.
+const BLOCK: [u8; 4096] = [7; 4096];
+
+/// Keeps this thread, and the processes and threads that it starts from now on, to one core.
+pub fn pin_to(core: usize) {
+    let mut set = CpuSet::new();
+    set.set(core);
+    sched_setaffinity(None, &set).unwrap_or_else(|error| panic!("cannot run on {core}: {error}"));
+}
+
+/// How much processor time a process has used.
+pub fn processor_time(process: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // The name in brackets may hold spaces, so fields are counted after it.
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_secs(ticks) / u32::try_from(clock_ticks_per_second()).unwrap()
+}
+
+/// How much memory a process has resident, for people.
+pub fn resident(process: u32) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
+    let kilobytes: u32 = kilobytes.unwrap().parse().unwrap();
+    format!("{:.1} MB", f64::from(kilobytes) / 1_024.0)
+}
+
+/// A file that is written and synced as a database does.
+#[derive(Debug)]
+pub struct SyncedFile {
+    file: File,
+    at: u64,
+}
+
+impl SyncedFile {
+    /// A new file in this folder.
+    pub fn create(folder: &Path) -> Self {
+        let file = File::create(folder.join("floor")).unwrap();
+        Self { file, at: 0 }
+    }
+
+    /// Writes 4 KiB and waits until they are on the disk.
+    pub fn write(&mut self) {
+        self.file.write_all_at(&BLOCK, self.at).unwrap();
+        self.at += 4096;
+        self.file.sync_data().unwrap();
+    }
+}
