@@ -23,7 +23,7 @@ A gateway is set up in three steps:
 /// The daemon on a robot's board: keeps what the robot says until the relay has it, and carries out
 /// what the relay asks.
 #[derive(Debug, Parser)]
-#[command(name = "brrbrr-gateway", version, after_help = EXIT_CODES)]
+#[command(term_width = 100, name = "brrbrr-gateway", version, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

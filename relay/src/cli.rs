@@ -22,6 +22,7 @@ use crate::seed::Seed;
 /// what the robots report comes back the same way. Everything is kept in one data folder.
 #[derive(Debug, Parser)]
 #[command(
+    term_width = 100,
     name = "brrbrr-relay",
     version,
     after_help = "\
