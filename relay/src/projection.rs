@@ -17,7 +17,7 @@ use crate::catalog::{Catalog, CatalogError, LedgerEntry};
 use crate::guide;
 use crate::journal::{Journal, JournalError, Run, TripStep};
 use crate::live::{Live, LiveError, Phase};
-use crate::session::metrics::LinkMetrics;
+use crate::session::metrics::{LinkMetrics, StepLabel};
 
 /// How far the ledger's position may lag behind the journal while records do not concern it. It
 /// saves a disk write for every batch of telemetry, and bounds what is read again after a restart.
@@ -236,6 +236,11 @@ impl Projection {
         for entry in changed {
             let (command, state) = (entry.command.id, entry.state);
             info!(%robot, %command, ?state, "command");
+            let state = state.name();
+            self.metrics
+                .command_steps
+                .get_or_create(&StepLabel { state })
+                .inc();
             // Once more, now that the ledger says so: whoever sets the guidance of a trip that ends
             // at once looks into the ledger afterwards, so one of the two sees the other.
             if let Some(phase) = guide::phase_after(&entry) {

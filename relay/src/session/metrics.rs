@@ -1,6 +1,8 @@
 //! Counters of the link, for `/metrics`.
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -19,6 +21,15 @@ pub struct LinkMetrics {
     pub store_failures: Counter,
     /// Frames that could not be opened or read.
     pub frames_refused: Counter,
+    /// Steps that commands took, as robots reported them.
+    pub command_steps: Family<StepLabel, Counter>,
+}
+
+/// Which step a command took.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StepLabel {
+    /// The state it came into.
+    pub state: &'static str,
 }
 
 impl LinkMetrics {
@@ -26,6 +37,11 @@ impl LinkMetrics {
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        registry.register(
+            "brrbrr_command_steps",
+            "Steps that commands took, by the state they came into",
+            metrics.command_steps.clone(),
+        );
         registry.register(
             "brrbrr_sessions",
             "Robots with a session",
