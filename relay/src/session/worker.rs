@@ -14,6 +14,7 @@ use brrbrr_proto::live::Status;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::metrics::LinkMetrics;
@@ -28,6 +29,10 @@ use crate::projection::{Projection, ProjectionError};
 const JOBS: usize = 64;
 /// How long a store that is away is left alone before the worker takes the next job.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+/// How long to wait for the robot's word before the ledger says that a command was sent. Normally the
+/// word is there within milliseconds, and one write is saved while the robot's disk works.
+const MARK_SENT_AFTER: Duration = Duration::from_millis(500);
 
 /// The stores and what is derived from them.
 #[derive(Debug, Clone)]
@@ -106,6 +111,8 @@ pub enum DownJob {
         /// The position after the last.
         to: Seq,
     },
+    /// The robot has not acknowledged them soon, so the ledger shall say that they were sent.
+    MarkSent,
     /// Commands are on the robot's board.
     Delivered(Cursor),
     /// The newest status.
@@ -228,6 +235,22 @@ impl Workers {
     }
 }
 
+/// Commands that were sent, and when the ledger is to say so.
+#[derive(Debug, Clone, Copy)]
+struct SentRun {
+    from: Seq,
+    to: Seq,
+    at: Timestamp,
+    mark_at: Instant,
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Worker {
     robot: RobotId,
@@ -252,16 +275,37 @@ impl Worker {
 
     async fn run_down(self, mut jobs: mpsc::Receiver<DownJob>) {
         let (robot, catalog) = (self.robot, &self.stores.catalog);
-        while let Some(job) = jobs.recv().await {
+        let mut unmarked: Option<SentRun> = None;
+        loop {
+            let mark_at = unmarked.map(|run| run.mark_at);
+            let job = tokio::select! {
+                biased;
+                job = jobs.recv() => job,
+                () = sleep_until(mark_at) => Some(DownJob::MarkSent),
+            };
+            let Some(job) = job else { return };
             let outcome = match job {
                 DownJob::Load { session, from } => {
                     self.load(session, from).await;
                     Ok(())
                 }
                 DownJob::Sent { from, to } => {
-                    catalog.mark_sent(robot, from, to, Timestamp::now()).await
+                    unmarked = Some(SentRun {
+                        from: unmarked.map_or(from, |run| run.from.min(from)),
+                        to,
+                        at: Timestamp::now(),
+                        mark_at: Instant::now() + MARK_SENT_AFTER,
+                    });
+                    Ok(())
                 }
-                DownJob::Delivered(cursor) => catalog.mark_delivered(robot, cursor).await,
+                DownJob::MarkSent => match unmarked.take() {
+                    Some(run) => catalog.mark_sent(robot, run.from, run.to, run.at).await,
+                    None => Ok(()),
+                },
+                DownJob::Delivered(cursor) => {
+                    unmarked = unmarked.filter(|run| run.to > cursor.next);
+                    catalog.mark_delivered(robot, cursor).await
+                }
                 DownJob::Status(status) => {
                     let heard = self.stores.live.hear(robot, status, Timestamp::now()).await;
                     if let Err(error) = heard {
