@@ -173,6 +173,31 @@ impl Stores {
         )
     }
 
+    /// Makes sure that the records of each stream follow one another without a hole, up to the
+    /// position that is due.
+    ///
+    /// # Panics
+    /// Where they do not, or the file cannot be read.
+    pub fn assert_no_holes(&self) {
+        let mut journal = self.open("journal.sqlite");
+        let journal = journal.transaction().unwrap();
+        let streams: Vec<(i64, i64)> = all(&journal, "SELECT id, due FROM streams", pair);
+        assert!(!streams.is_empty(), "no robot has sent anything");
+        for (stream, due) in streams {
+            let rows: Vec<(i64, i64)> = all(
+                &journal,
+                &format!("SELECT seq, covers FROM records WHERE stream = {stream} ORDER BY seq"),
+                pair,
+            );
+            let mut next = 1;
+            for (seq, covers) in rows {
+                assert_eq!(seq, next, "a hole in stream {stream}");
+                next += covers;
+            }
+            assert_eq!(next, due, "the end of stream {stream}");
+        }
+    }
+
     /// The ids of the commands for which an arrival is in the journal, one for each arrival.
     #[must_use]
     pub fn arrivals(&self) -> Vec<Option<String>> {
@@ -185,6 +210,10 @@ impl Stores {
         };
         self.records().into_iter().filter_map(arrived).collect()
     }
+}
+
+fn pair(row: &Row<'_>) -> rusqlite::Result<(i64, i64)> {
+    Ok((row.get(0)?, row.get(1)?))
 }
 
 fn all<T>(

@@ -117,6 +117,11 @@ fn sees_the_events_of_every_route(client: &'static str, transport: &'static str)
     wall.without_or_with_a_wrong_code();
     wall.records();
     let fresh = wall.finish();
+    let log = relay.stores().trip_log();
+    let last = log
+        .last()
+        .map(|trip| (trip.destination.as_str(), trip.step.as_str()));
+    assert_eq!(last, Some(("702호", "종료")));
 
     relay.kill();
     relay.start_again();
@@ -125,6 +130,7 @@ fn sees_the_events_of_every_route(client: &'static str, transport: &'static str)
     wall.code = code;
     wall.await_session();
     wall.places();
+    wall.start_afresh();
     let disturbed = wall.face.take_within(std::time::Duration::ZERO);
     assert_eq!(disturbed, None, "more events than the routes have");
 }
@@ -293,6 +299,15 @@ impl Wall {
         let late = self.send(finished.code(&self.code));
         assert_eq!((late.status, late.text().as_str()), (400, WRONG_CODE));
         fresh.text().to_owned()
+    }
+
+    /// Every code is new, so the face has to be told its own.
+    fn start_afresh(&mut self) {
+        let answer = self.send(Request::get("/api/v1/robots/init"));
+        assert_eq!(answer.status, 204);
+        self.code = self.face.skip_to("authCode").text().to_owned();
+        let arrived = Request::get("/api/v1/robots/arrived").code(&self.code);
+        assert_eq!(self.send(arrived).ok(), json!({"isArrived": false}));
     }
 
     /// Calls a route that answers 200 with the code, and compares the events. Lists that come with

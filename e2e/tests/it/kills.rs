@@ -218,6 +218,7 @@ fn assert_arrivals(stores: &Stores, commands: &[String]) {
     wait_until("every arrival is in the journal", SETTLE, || {
         stores.arrivals().len() >= commands.len()
     });
+    stores.assert_no_holes();
     let arrivals = stores.arrivals();
     assert_eq!(arrivals.len(), commands.len(), "arrivals in the journal");
     assert_eq!(BTreeSet::from_iter(arrivals), expected);

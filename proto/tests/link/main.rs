@@ -1,0 +1,18 @@
+//! What the link does when storage goes back in time, frames come again, the other side means harm,
+//! or nobody answers. Loss, delay and crashes are the simulation's part, in `tests/sim`.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failing scenario panics"
+)]
+
+mod fuzzed;
+mod hostile;
+#[path = "../wire/message.rs"]
+mod message;
+mod pair;
+mod replay;
+mod restore;
+mod spread;
+mod timers;
