@@ -1,0 +1,14 @@
+//! The bytes of the wire: pinned for ever per version, and what decoders do with any other bytes.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a failing check panics")]
+
+mod bounds;
+mod message;
+mod properties;
+mod v1;
+
+use peak_alloc::PeakAlloc;
+
+/// Counts, so that a test can say how much a decoder took.
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
