@@ -10,9 +10,12 @@ use serde::{Deserialize, Serialize};
 use crate::id::{CommandId, Cursor, HelloId, RelayId, Seq, SessionId};
 use crate::live::Pose;
 use crate::time::{Uptime, WallClock};
+use crate::wire;
 
 /// The largest encoded command. The relay refuses what is larger before it is in the ledger.
 pub const MAX_COMMAND_BYTES: usize = 16 * 1024;
+/// The most commands that a gateway takes in one frame.
+pub const MAX_COMMANDS: usize = 64;
 
 /// What a relay says to a gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,7 +80,8 @@ pub struct Commands {
     pub sent: Uptime,
     /// The position of the first command in the down stream.
     pub first: Seq,
-    /// The commands, in order and without holes.
+    /// The commands, in order and without holes; at most [`MAX_COMMANDS`].
+    #[serde(deserialize_with = "wire::commands")]
     pub commands: Vec<Command>,
 }
 

@@ -15,3 +15,4 @@ pub mod time;
 pub mod topic;
 pub mod up;
 pub mod version;
+mod wire;

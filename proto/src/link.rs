@@ -11,6 +11,8 @@
 
 use std::time::Duration;
 
+use crate::up::MAX_BATCH_ITEMS;
+
 pub mod gateway;
 pub mod relay;
 
@@ -21,7 +23,7 @@ pub use relay::Relay;
 /// A batch holds at least one record, so it can be as large as the largest record.
 pub const BATCH_BYTES: usize = 96 * 1024;
 /// The most items in one batch.
-pub const BATCH_ITEMS: usize = 1024;
+pub const BATCH_ITEMS: usize = MAX_BATCH_ITEMS;
 /// The most commands in one frame.
 pub const COMMANDS_PER_FRAME: usize = 8;
 /// How long a relay waits for a gateway to store commands before it sends them again.

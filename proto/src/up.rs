@@ -10,9 +10,13 @@ use crate::id::{BootId, CommandId, ConnectionId, Cursor, HelloId, Seq, SessionId
 use crate::live::{Pose, Status};
 use crate::time::{Stamp, Uptime, WallClock};
 use crate::version::Versions;
+use crate::wire;
 
 /// The largest encoded record. What is larger is refused to its source.
 pub const MAX_RECORD_BYTES: usize = 64 * 1024;
+/// The most items that a receiver takes in one batch: empty ones are far larger in memory than in a
+/// frame.
+pub const MAX_BATCH_ITEMS: usize = 1024;
 
 /// Asks any relay for a session (topic kind `hello`). The epoch of the up stream is in the frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +59,8 @@ pub struct Batch {
     pub sent: Uptime,
     /// The position of the first item.
     pub first: Seq,
-    /// The items, in order and without holes.
+    /// The items, in order and without holes; at most [`MAX_BATCH_ITEMS`].
+    #[serde(deserialize_with = "wire::items")]
     pub items: Vec<Item>,
 }
 
@@ -74,7 +79,8 @@ impl Batch {
 pub struct Item {
     /// How many positions it stands for: 1, or more for a tombstone. Never zero.
     pub covers: u64,
-    /// An encoded [`Record`].
+    /// An encoded [`Record`], at most [`MAX_RECORD_BYTES`].
+    #[serde(with = "wire::record")]
     pub record: Vec<u8>,
 }
 

@@ -1,0 +1,70 @@
+//! How the fields are written whose length the other side chooses: byte strings in one piece, and
+//! lists that end at a limit before they take memory.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde::ser::Serializer;
+
+use crate::down::{Command, MAX_COMMANDS};
+use crate::up::{Item, MAX_BATCH_ITEMS, MAX_RECORD_BYTES};
+
+pub(crate) fn items<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Item>, D::Error> {
+    from.deserialize_seq(AtMost::<Item, MAX_BATCH_ITEMS>(PhantomData))
+}
+
+pub(crate) fn commands<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Command>, D::Error> {
+    from.deserialize_seq(AtMost::<Command, MAX_COMMANDS>(PhantomData))
+}
+
+struct AtMost<T, const LIMIT: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const LIMIT: usize> Visitor<'de> for AtMost<T, LIMIT> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {LIMIT} elements")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Vec<T>, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = from.next_element()? {
+            if elements.len() == LIMIT {
+                return Err(A::Error::invalid_length(LIMIT + 1, &self));
+            }
+            elements.push(element);
+        }
+        Ok(elements)
+    }
+}
+
+/// The bytes of a record: the same on the wire as a list of numbers, and copied at once.
+pub(crate) mod record {
+    use super::{Deserializer, Error, MAX_RECORD_BYTES, Serializer, Visitor, fmt};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        from.deserialize_bytes(RecordBytes)
+    }
+
+    struct RecordBytes;
+
+    impl Visitor<'_> for RecordBytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MAX_RECORD_BYTES} bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            if bytes.len() > MAX_RECORD_BYTES {
+                return Err(E::invalid_length(bytes.len(), &self));
+            }
+            Ok(bytes.to_vec())
+        }
+    }
+}
