@@ -78,7 +78,7 @@ impl Driver {
             7 => self.now = self.now.plus(Duration::from_micros(input.number())),
             8 => gateway.handle_timeout(now),
             _ => {
-                let is_patched = input.byte() % 4 > 0;
+                let is_patched = !input.byte().is_multiple_of(4);
                 if let Some(mut message) = input.message::<Down>() {
                     if is_patched {
                         self.patch(&mut message);
