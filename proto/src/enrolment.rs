@@ -68,3 +68,42 @@ impl std::fmt::Debug for Enrolment {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enrolment() -> Enrolment {
+        Enrolment {
+            format: FORMAT,
+            robot: 7,
+            name: "guide".to_owned(),
+            floor: 7,
+            secret: "ab".repeat(32),
+            mqtt: "mqtt://localhost:1883".to_owned(),
+            ca: None,
+        }
+    }
+
+    #[test]
+    fn an_enrolment_that_cannot_be_used_says_why() {
+        let reason = |change: fn(&mut Enrolment)| {
+            let mut changed = enrolment();
+            change(&mut changed);
+            changed.identity().err()
+        };
+        assert_eq!(reason(|_| {}), None);
+        assert_eq!(reason(|e| e.format = 2), Some(EnrolmentError::Format(2)));
+        assert_eq!(reason(|e| e.robot = 0), Some(EnrolmentError::Robot));
+        assert_eq!(reason(|e| e.secret.clear()), Some(EnrolmentError::Secret));
+    }
+
+    #[test]
+    fn an_enrolment_is_printed_without_its_secret() {
+        let printed = format!("{:?}", enrolment());
+        assert!(
+            printed.contains("guide") && !printed.contains("abab"),
+            "{printed}"
+        );
+    }
+}

@@ -92,3 +92,33 @@ pub struct Live {
     /// The whole newest status.
     pub status: Status,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_status_replaces_only_what_it_knows() {
+        let mut status = Status {
+            activity: Some(Activity::Idle),
+            floor: Some(7),
+            battery: Some(0.9),
+            ..Status::default()
+        };
+        status.absorb(&Status {
+            activity: Some(Activity::Moving),
+            speed: Some(0.5),
+            ..Status::default()
+        });
+        let expected = Status {
+            activity: Some(Activity::Moving),
+            floor: Some(7),
+            battery: Some(0.9),
+            speed: Some(0.5),
+            ..Status::default()
+        };
+        assert_eq!(status, expected);
+        status.absorb(&Status::default());
+        assert_eq!(status, expected);
+    }
+}

@@ -56,3 +56,23 @@ pub struct Stamp {
     /// The clock that people read.
     pub wall: WallClock,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_saturate_at_both_ends() {
+        let end = Uptime::new(Duration::MAX);
+        assert_eq!(end.plus(Duration::from_secs(1)), end);
+        assert_eq!(Uptime::default().plus(Duration::MAX), end);
+        assert_eq!(Uptime::default().since(end), Duration::ZERO);
+        assert_eq!(end.since(Uptime::default()), end.since_boot());
+    }
+
+    #[test]
+    fn moments_count_whole_microseconds() {
+        let at = Uptime::new(Duration::from_nanos(1_999));
+        assert_eq!(at.since_boot(), Duration::from_micros(1));
+    }
+}
