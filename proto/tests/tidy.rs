@@ -78,6 +78,10 @@ const READS_INSTANTS: &[(&str, &str)] = &[
     ),
     ("relay/src/push/absences.rs", "driver: grace times of faces"),
     ("relay/src/push/socketio.rs", "driver: grace times of faces"),
+    (
+        "relay/src/session/worker.rs",
+        "driver: when what was sent is noted",
+    ),
 ];
 
 /// Who may read the environment.
