@@ -15,7 +15,7 @@ use brrbrr_proto::down::Command;
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, Seq};
 use brrbrr_proto::link::Gateway;
 use brrbrr_proto::link::gateway::{Output as LinkOutput, SpoolView};
-use brrbrr_proto::live::{RobotSide, Status};
+use brrbrr_proto::live::{Activity, RobotSide, Status};
 use brrbrr_proto::time::Uptime;
 use brrbrr_proto::up::{Event, Progress, Record};
 use futures_util::future::BoxFuture;
@@ -31,7 +31,7 @@ use crate::command::{
 use crate::notify::Notifier;
 use crate::robot::{Accept, HandOverError, RobotHandle, RobotInput, RobotMessage};
 use crate::spool::{
-    self, Entry, ReadBack, Spool, SpoolState, StoredCommand, StoredCommands, Written,
+    self, Appended, Entry, ReadBack, Spool, SpoolState, StoredCommand, StoredCommands, Written,
 };
 use crate::status::{LinkState, StatusBoard};
 use crate::uplink::{Frame, News, Uplink};
@@ -41,6 +41,8 @@ use crate::uplink::{Frame, News, Uplink};
 const WRITES_MAX: usize = 256;
 /// How long shutting down may wait for the disk and the robot's broker.
 const DRAIN_LIMIT: Duration = Duration::from_secs(8);
+/// How long to wait before a change of status that could not be stored is stored again.
+const TELL_AGAIN: Duration = Duration::from_secs(2);
 /// How long to wait before an epoch that could not be renewed is renewed again.
 const RENEW_AGAIN: Duration = Duration::from_secs(2);
 
@@ -101,7 +103,28 @@ enum Done {
     Known(RobotInput, spool::Result<bool>),
     Renewed(spool::Result<SpoolState>),
     Released(spool::Result<()>),
+    Kept(spool::Result<()>),
+    Told(Told, Accept, spool::Result<Appended>),
+    TellAgain,
     Executed(CommandId, Result<(), HandOverError>),
+}
+
+/// What the durable lane has been told of the status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    activity: Option<Activity>,
+    robot_side: Option<RobotSide>,
+    floor: Option<i32>,
+}
+
+impl Told {
+    const fn of(status: &Status) -> Self {
+        Self {
+            activity: status.activity,
+            robot_side: status.robot_side,
+            floor: status.floor,
+        }
+    }
 }
 
 /// Runs until `stop` turns true, then stops taking, finishes what it began and closes the spool.
@@ -149,6 +172,11 @@ struct EventLoop {
     pending: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Robot messages whose records are on their way to the disk.
     writing: usize,
+    /// What of the status is durable in the spool's records.
+    told: Told,
+    /// The newest status is on its way to the disk, and whether there is a newer one.
+    keeping: bool,
+    keep_again: bool,
     /// A robot message is being looked up, and what the robot says next must wait its turn.
     looking_up: bool,
     /// Robot messages that are accepted when the step they caused is durable.
@@ -178,6 +206,9 @@ impl EventLoop {
             link: Gateway::new(view(&state), state.down, software, seed),
             commands: Commands::new(clock.boot(), state.commands, last_motion, now),
             epoch: state.epoch,
+            told: Told::of(&state.status),
+            keeping: false,
+            keep_again: false,
             status: state.status,
             clock,
             spool,
@@ -338,21 +369,37 @@ impl EventLoop {
 
     /// Shows the newest status, and records it where it tells a change and not only a sample.
     fn absorb(&mut self, newer: &Status, accept: Accept) {
-        let before = self.status.clone();
         self.status.absorb(newer);
         let now = self.clock.uptime();
         self.link.handle_status(self.status.clone(), now);
         self.board.set_status(&self.status);
-        let (spool, status) = (self.spool.clone(), self.status.clone());
-        self.push(async move { Done::Released(spool.set_status(status).await) });
-        let is_change = before.activity != self.status.activity
-            || before.robot_side != self.status.robot_side
-            || before.floor != self.status.floor;
-        if is_change {
-            self.append(None, Event::Changed(self.status.clone()), accept);
-        } else {
+        self.keep_status();
+        if Told::of(&self.status) == self.told {
             accept.accept();
+        } else {
+            self.tell_change(accept);
         }
+    }
+
+    /// Records that the status has changed. It counts as told once that is durable, so a message that
+    /// is delivered again because the disk was full is a change again.
+    fn tell_change(&mut self, accept: Accept) {
+        let (spool, status) = (self.spool.clone(), self.status.clone());
+        let told = Told::of(&status);
+        let record = self.record(Event::Changed(status));
+        self.writing += 1;
+        self.push(async move { Done::Told(told, accept, spool.append(vec![record]).await) });
+    }
+
+    /// Has the newest status kept for the next start; one write at a time, however many statuses.
+    fn keep_status(&mut self) {
+        if self.keeping {
+            self.keep_again = true;
+            return;
+        }
+        self.keeping = true;
+        let (spool, status) = (self.spool.clone(), self.status.clone());
+        self.push(async move { Done::Kept(spool.set_status(status).await) });
     }
 
     /// Writes one record; its message is accepted when it is durable.
@@ -409,8 +456,49 @@ impl EventLoop {
                     self.refused(&error);
                 }
             }
+            Done::Kept(outcome) => {
+                self.keeping = false;
+                if let Err(error) = outcome {
+                    self.refused(&error);
+                } else if std::mem::take(&mut self.keep_again) {
+                    self.keep_status();
+                }
+            }
+            Done::Told(told, accept, written) => {
+                self.handle_told(told, accept, written, now.uptime)
+            }
+            Done::TellAgain => {
+                if Told::of(&self.status) != self.told {
+                    self.tell_change(Accept::default());
+                }
+            }
             Done::Executed(id, result) => {
                 self.commands.handle_executed(id, result, now.uptime);
+            }
+        }
+    }
+
+    fn handle_told(
+        &mut self,
+        told: Told,
+        accept: Accept,
+        written: spool::Result<Appended>,
+        now: Uptime,
+    ) {
+        self.writing -= 1;
+        match written {
+            Ok(appended) => {
+                self.told = told;
+                accept.accept();
+                self.appended(appended.next, now);
+            }
+            Err(error) => {
+                self.refused(&error);
+                // What the adapter itself noticed is nobody's message, so nobody delivers it again.
+                self.push(async {
+                    tokio::time::sleep(TELL_AGAIN).await;
+                    Done::TellAgain
+                });
             }
         }
     }

@@ -403,8 +403,11 @@ impl Transaction<'_> {
     }
 
     fn write_entry(&mut self, entry: &EncodedEntry) -> rusqlite::Result<Written> {
+        // A step of commands is taken all the same: whoever decided on it has looked the source up,
+        // and what is in memory must not part from what is here.
         if let Some(source) = &entry.source
             && !self.remember(source)?
+            && entry.changes.is_empty()
         {
             let appended = self.append(&[])?;
             let duplicate = true;

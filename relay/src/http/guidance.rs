@@ -75,6 +75,7 @@ async fn take_up_order(
         | Order::Cancel(_) => return Ok(()),
     };
     services.live.set_guidance(robot.id, guidance).await?;
+    catch_early_end(services, robot.id, trip).await;
     Ok(())
 }
 

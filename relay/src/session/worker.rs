@@ -19,7 +19,7 @@ use tracing::{error, warn};
 
 use super::metrics::LinkMetrics;
 use super::random_u64;
-use crate::catalog::{Catalog, DownStream};
+use crate::catalog::{Catalog, DownStream, LedgerEntry};
 use crate::journal::{Journal, Run};
 use crate::live::Live;
 use crate::projection::{Projection, ProjectionError};
@@ -235,6 +235,16 @@ impl Workers {
     }
 }
 
+/// How long the command may still be started. Never longer than when it was ordered, and not at all
+/// if the relay's calendar has gone back behind that: then nobody knows how old it is.
+fn time_to_live(entry: &LedgerEntry, now: Timestamp) -> Duration {
+    let command = &entry.command;
+    if entry.state.is_final() || now < command.submitted {
+        return Duration::ZERO;
+    }
+    Duration::try_from(command.deadline.duration_since(now)).unwrap_or_default()
+}
+
 /// Commands that were sent, and when the ledger is to say so.
 #[derive(Debug, Clone, Copy)]
 struct SentRun {
@@ -397,18 +407,10 @@ impl Worker {
         let answer = match catalog.commands_from(robot, from, COMMANDS_PER_FRAME).await {
             Ok(entries) => {
                 let now = Timestamp::now();
-                let commands = entries.into_iter().map(|entry| {
-                    let left = entry.command.deadline.duration_since(now);
-                    let is_over = entry.state.is_final();
-                    Command {
-                        id: entry.command.id,
-                        time_to_live: if is_over {
-                            Duration::ZERO
-                        } else {
-                            Duration::try_from(left).unwrap_or_default()
-                        },
-                        order: entry.command.order,
-                    }
+                let commands = entries.into_iter().map(|entry| Command {
+                    id: entry.command.id,
+                    time_to_live: time_to_live(&entry, now),
+                    order: entry.command.order,
                 });
                 Done::Loaded(robot, session, from, commands.collect())
             }
