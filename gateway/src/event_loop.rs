@@ -8,6 +8,8 @@
 //! Answers come from [`FuturesUnordered`], which polls new futures in the order in which they were
 //! pushed. So records reach the spool in the order in which they were made.
 
+mod telling;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use brrbrr_proto::down::Command;
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, Seq};
 use brrbrr_proto::link::Gateway;
 use brrbrr_proto::link::gateway::{Output as LinkOutput, SpoolView};
-use brrbrr_proto::live::{Activity, RobotSide, Status};
+use brrbrr_proto::live::{RobotSide, Status};
 use brrbrr_proto::time::Uptime;
 use brrbrr_proto::up::{Event, Progress, Record};
 use futures_util::future::BoxFuture;
@@ -35,14 +37,13 @@ use crate::spool::{
 };
 use crate::status::{LinkState, StatusBoard};
 use crate::uplink::{Frame, News, Uplink};
+use telling::Told;
 
 /// Robot messages that may wait for the spool. Beyond it the loop takes no more from the adapter,
 /// which takes no more from the robot's broker.
 const WRITES_MAX: usize = 256;
 /// How long shutting down may wait for the disk and the robot's broker.
 const DRAIN_LIMIT: Duration = Duration::from_secs(8);
-/// How long to wait before a change of status that could not be stored is stored again.
-const TELL_AGAIN: Duration = Duration::from_secs(2);
 /// How long to wait before an epoch that could not be renewed is renewed again.
 const RENEW_AGAIN: Duration = Duration::from_secs(2);
 
@@ -107,24 +108,6 @@ enum Done {
     Told(Told, Accept, spool::Result<Appended>),
     TellAgain,
     Executed(CommandId, Result<(), HandOverError>),
-}
-
-/// What the durable lane has been told of the status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Told {
-    activity: Option<Activity>,
-    robot_side: Option<RobotSide>,
-    floor: Option<i32>,
-}
-
-impl Told {
-    const fn of(status: &Status) -> Self {
-        Self {
-            activity: status.activity,
-            robot_side: status.robot_side,
-            floor: status.floor,
-        }
-    }
 }
 
 /// Runs until `stop` turns true, then stops taking, finishes what it began and closes the spool.
@@ -359,49 +342,6 @@ impl EventLoop {
         }
     }
 
-    fn set_robot_side(&mut self, side: RobotSide) {
-        let change = Status {
-            robot_side: Some(side),
-            ..Status::default()
-        };
-        self.absorb(&change, Accept::default());
-    }
-
-    /// Shows the newest status, and records it where it tells a change and not only a sample.
-    fn absorb(&mut self, newer: &Status, accept: Accept) {
-        self.status.absorb(newer);
-        let now = self.clock.uptime();
-        self.link.handle_status(self.status.clone(), now);
-        self.board.set_status(&self.status);
-        self.keep_status();
-        if Told::of(&self.status) == self.told {
-            accept.accept();
-        } else {
-            self.tell_change(accept);
-        }
-    }
-
-    /// Records that the status has changed. It counts as told once that is durable, so a message that
-    /// is delivered again because the disk was full is a change again.
-    fn tell_change(&mut self, accept: Accept) {
-        let (spool, status) = (self.spool.clone(), self.status.clone());
-        let told = Told::of(&status);
-        let record = self.record(Event::Changed(status));
-        self.writing += 1;
-        self.push(async move { Done::Told(told, accept, spool.append(vec![record]).await) });
-    }
-
-    /// Has the newest status kept for the next start; one write at a time, however many statuses.
-    fn keep_status(&mut self) {
-        if self.keeping {
-            self.keep_again = true;
-            return;
-        }
-        self.keeping = true;
-        let (spool, status) = (self.spool.clone(), self.status.clone());
-        self.push(async move { Done::Kept(spool.set_status(status).await) });
-    }
-
     /// Writes one record; its message is accepted when it is durable.
     fn append(&mut self, source: Option<spool::SourceId>, event: Event, accept: Accept) {
         let (spool, record) = (self.spool.clone(), self.record(event));
@@ -456,49 +396,13 @@ impl EventLoop {
                     self.refused(&error);
                 }
             }
-            Done::Kept(outcome) => {
-                self.keeping = false;
-                if let Err(error) = outcome {
-                    self.refused(&error);
-                } else if std::mem::take(&mut self.keep_again) {
-                    self.keep_status();
-                }
-            }
+            Done::Kept(outcome) => self.handle_kept(outcome),
             Done::Told(told, accept, written) => {
                 self.handle_told(told, accept, written, now.uptime)
             }
-            Done::TellAgain => {
-                if Told::of(&self.status) != self.told {
-                    self.tell_change(Accept::default());
-                }
-            }
+            Done::TellAgain => self.handle_tell_again(),
             Done::Executed(id, result) => {
                 self.commands.handle_executed(id, result, now.uptime);
-            }
-        }
-    }
-
-    fn handle_told(
-        &mut self,
-        told: Told,
-        accept: Accept,
-        written: spool::Result<Appended>,
-        now: Uptime,
-    ) {
-        self.writing -= 1;
-        match written {
-            Ok(appended) => {
-                self.told = told;
-                accept.accept();
-                self.appended(appended.next, now);
-            }
-            Err(error) => {
-                self.refused(&error);
-                // What the adapter itself noticed is nobody's message, so nobody delivers it again.
-                self.push(async {
-                    tokio::time::sleep(TELL_AGAIN).await;
-                    Done::TellAgain
-                });
             }
         }
     }
