@@ -62,6 +62,8 @@ pub enum Output {
         id: CommandId,
         /// The order. For the cancellation of a running motion it is [`Order::Stop`].
         order: Order,
+        /// When it must not reach the robot any more.
+        deadline: Uptime,
     },
 }
 
@@ -738,8 +740,13 @@ impl Commands {
             true => Order::Stop,
             false => active.stored.command.order.clone(),
         };
+        let deadline = active.stored.deadline;
         self.remember(index);
-        self.outputs.push_back(Output::Execute { id, order });
+        self.outputs.push_back(Output::Execute {
+            id,
+            order,
+            deadline,
+        });
     }
 
     fn end_one(&mut self, index: usize, progress: Progress, why: String) {

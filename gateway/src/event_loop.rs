@@ -499,9 +499,14 @@ impl EventLoop {
                 let (spool, ticket) = (self.spool.clone(), step.ticket);
                 self.push(async move { Done::Persisted(ticket, spool.write(entry).await) });
             }
-            CommandOutput::Execute { id, order } => {
+            CommandOutput::Execute {
+                id,
+                order,
+                deadline,
+            } => {
                 info!(command = %id, ?order, "order handed to the robot");
-                match self.robot.orders.execute(id, order) {
+                let latest = Instant::now() + deadline.since(self.clock.uptime());
+                match self.robot.orders.execute(id, order, latest) {
                     Ok(answer) => self.push(async move {
                         let gone =
                             || HandOverError::Unknown("the adapter gave no answer".to_owned());

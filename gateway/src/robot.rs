@@ -14,6 +14,7 @@ use brrbrr_proto::up::{Alarm, Custom};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::spool::SourceId;
 
@@ -55,6 +56,8 @@ pub struct RobotOrder {
     pub id: CommandId,
     /// What to do.
     pub order: Order,
+    /// When it must not reach the robot any more.
+    pub latest: Instant,
     /// Told when the robot's broker has it, or why not.
     pub reply: oneshot::Sender<Result<(), HandOverError>>,
 }
@@ -184,9 +187,15 @@ impl RobotOrders {
         &self,
         id: CommandId,
         order: Order,
+        latest: Instant,
     ) -> Result<oneshot::Receiver<Result<(), HandOverError>>, HandOverError> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.0.try_send(RobotOrder { id, order, reply });
+        let sent = self.0.try_send(RobotOrder {
+            id,
+            order,
+            latest,
+            reply,
+        });
         sent.map_err(|error| {
             HandOverError::Away(match error {
                 mpsc::error::TrySendError::Full(_) => {

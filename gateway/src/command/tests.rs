@@ -102,7 +102,7 @@ impl Bench {
                     assert!(self.persisting.is_none(), "one step at a time");
                     self.persisting = Some(step);
                 }
-                Output::Execute { id, order } => {
+                Output::Execute { id, order, .. } => {
                     assert!(self.given.insert(id), "handed over twice: {id}");
                     let stored = self.disk.iter().find(|s| s.command.id == id).unwrap();
                     assert!(self.now < stored.deadline, "handed over late: {id}");

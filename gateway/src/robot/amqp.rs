@@ -394,7 +394,12 @@ impl Session {
     }
 
     async fn publish(&mut self, config: &AmqpConfig, order: RobotOrder) -> Result<(), Broken> {
-        let RobotOrder { id, order, reply } = order;
+        let RobotOrder {
+            id,
+            order,
+            latest,
+            reply,
+        } = order;
         let body = match wire::encode(config.wire, id, &order) {
             Ok(body) => body,
             Err(error) => {
@@ -408,7 +413,18 @@ impl Session {
             ..BasicPublishOptions::default()
         };
         let exchange = short(&config.to_robot)?;
-        let properties = BasicProperties::default();
+        let left = latest.saturating_duration_since(tokio::time::Instant::now());
+        if left.is_zero() {
+            // It waited here for too long. Nothing was published, so it may be given up in peace.
+            let late = HandOverError::Away("its time passed on the way to the robot".to_owned());
+            reply.send(Err(late)).ok();
+            return Ok(());
+        }
+        let mut properties = BasicProperties::default();
+        if order.is_motion() {
+            // A robot that hangs must not find a motion in its queue long after it was wanted.
+            properties = properties.with_expiration(short(&left.as_millis().to_string())?);
+        }
         let publish = self
             .channel
             .basic_publish(exchange, "".into(), mandatory, &body, properties);

@@ -71,7 +71,7 @@ pub(super) async fn run(
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
             order = orders.recv() => {
-                let Some(RobotOrder { id, order, reply }) = order else { return };
+                let Some(RobotOrder { id, order, reply, .. }) = order else { return };
                 counters.orders.fetch_add(1, Ordering::Relaxed);
                 reply.send(model.handle_order(id, &order, uptime(Instant::now()))).ok();
             }

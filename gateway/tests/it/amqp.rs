@@ -201,7 +201,10 @@ impl Gateway {
     }
 
     async fn order(&self, order: Order) -> Result<(), HandOverError> {
-        let reply = self.handle.orders.execute(CommandId(1), order)?;
+        let reply = self
+            .handle
+            .orders
+            .execute(CommandId(1), order, in_a_minute())?;
         patiently(reply).await.unwrap()
     }
 
@@ -482,4 +485,8 @@ async fn a_password_is_never_shown() {
     let config = config("amqp://guest:secret@127.0.0.1:5672/%2f");
     assert!(!format!("{config:?}").contains("secret"));
     assert!(!config.url.to_string().contains("secret"));
+}
+
+fn in_a_minute() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(60)
 }

@@ -56,7 +56,10 @@ async fn it_drives_to_the_goal_says_so_and_ends_when_it_is_told() {
     let (mut handle, stop) = start();
     heard(&mut handle, |m| *m == RobotMessage::Drained).await;
     let id = CommandId(7);
-    let reply = handle.orders.execute(id, go_to(30.0, 40.0, 7)).unwrap();
+    let reply = handle
+        .orders
+        .execute(id, go_to(30.0, 40.0, 7), in_a_minute())
+        .unwrap();
     reply.await.unwrap().unwrap();
     let is_moving = |m: &RobotMessage| matches!(m, RobotMessage::Status(s) if s.activity == Some(Activity::Moving));
     heard(&mut handle, is_moving).await;
@@ -71,8 +74,14 @@ async fn it_drives_to_the_goal_says_so_and_ends_when_it_is_told() {
 async fn it_says_why_it_cannot_go_to_another_floor() {
     let (mut handle, _stop) = start();
     heard(&mut handle, |m| *m == RobotMessage::Drained).await;
-    let reply = handle.orders.execute(CommandId(1), go_to(1.0, 1.0, 8));
+    let reply = handle
+        .orders
+        .execute(CommandId(1), go_to(1.0, 1.0, 8), in_a_minute());
     let refused = reply.unwrap().await.unwrap();
     let why = "the goal is on floor 8 and the robot is on floor 7".to_owned();
     assert_eq!(refused, Err(HandOverError::Refused(why)));
+}
+
+fn in_a_minute() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(60)
 }
