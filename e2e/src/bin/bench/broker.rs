@@ -80,7 +80,7 @@ async fn serve(url: &str, tell: &SyncSender<(Instant, String)>, ready: &SyncSend
 /// takes without us.
 #[derive(Debug)]
 pub struct Hop {
-    orders: SyncSender<()>,
+    orders: tokio::sync::mpsc::Sender<()>,
     robot: InstantRobot,
 }
 
@@ -88,12 +88,12 @@ impl Hop {
     /// Connects both ends to a broker that no gateway uses.
     pub fn start(url: &str) -> Self {
         let robot = InstantRobot::start(url);
-        let (orders, ordered) = sync_channel(1);
+        let (orders, mut ordered) = tokio::sync::mpsc::channel(1);
         let url = url.to_owned();
         std::thread::spawn(move || {
             on_a_runtime(async {
                 let (_connection, channel) = connect(&url).await;
-                while ordered.recv().is_ok() {
+                while ordered.recv().await.is_some() {
                     publish(&channel, TO_ROBOT, b"34.6,445.6").await;
                 }
             });
@@ -104,7 +104,7 @@ impl Hop {
     /// One goal, from here to there.
     pub fn turn(&self) -> Duration {
         let began = Instant::now();
-        self.orders.send(()).unwrap();
+        self.orders.blocking_send(()).unwrap();
         self.robot.next().0 - began
     }
 }
