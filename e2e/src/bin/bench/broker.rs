@@ -69,10 +69,43 @@ async fn serve(url: &str, tell: &SyncSender<(Instant, String)>, ready: &SyncSend
     while let Some(delivery) = consumer.next().await {
         let now = Instant::now();
         let goal = String::from_utf8(delivery.unwrap().data).unwrap();
-        publish(&channel, "도착".as_bytes()).await;
+        publish(&channel, FROM_ROBOT, "도착".as_bytes()).await;
         if tell.send((now, goal)).is_err() {
             return;
         }
+    }
+}
+
+/// Says something on a broker and waits until a robot there has it: what the last hop of a wish
+/// takes without us.
+#[derive(Debug)]
+pub struct Hop {
+    orders: tokio::sync::mpsc::Sender<()>,
+    robot: InstantRobot,
+}
+
+impl Hop {
+    /// Connects both ends to a broker that no gateway uses.
+    pub fn start(url: &str) -> Self {
+        let robot = InstantRobot::start(url);
+        let (orders, mut ordered) = tokio::sync::mpsc::channel(1);
+        let url = url.to_owned();
+        std::thread::spawn(move || {
+            on_a_runtime(async {
+                let (_connection, channel) = connect(&url).await;
+                while ordered.recv().await.is_some() {
+                    publish(&channel, TO_ROBOT, b"34.6,445.6").await;
+                }
+            });
+        });
+        Self { orders, robot }
+    }
+
+    /// One goal, from here to there.
+    pub fn turn(&self) -> Duration {
+        let began = Instant::now();
+        self.orders.blocking_send(()).unwrap();
+        self.robot.next().0 - began
     }
 }
 
@@ -81,7 +114,7 @@ pub fn publish_all(url: &str, bodies: &[Vec<u8>]) {
     on_a_runtime(async {
         let (connection, channel) = connect(url).await;
         for body in bodies {
-            publish(&channel, body).await;
+            publish(&channel, FROM_ROBOT, body).await;
         }
         // Closing waits for what is on its way.
         connection.close(200, "done".into()).await.unwrap();
@@ -104,9 +137,9 @@ async fn connect(url: &str) -> (Connection, Channel) {
     (connection, channel)
 }
 
-async fn publish(channel: &Channel, body: &[u8]) {
+async fn publish(channel: &Channel, exchange: &str, body: &[u8]) {
     let publish = channel.basic_publish(
-        FROM_ROBOT.into(),
+        exchange.into(),
         "".into(),
         BasicPublishOptions::default(),
         body,

@@ -8,7 +8,7 @@ use brrbrr_e2e::relay::Relay;
 use brrbrr_e2e::vhost::Vhost;
 use brrbrr_e2e::wait::{SOON, wait_until};
 
-use crate::broker::{Echo, InstantRobot};
+use crate::broker::{Echo, Hop, InstantRobot};
 use crate::machine::SyncedFile;
 use crate::table::{Samples, Table};
 
@@ -23,7 +23,9 @@ pub fn run(table: &mut Table, folder: &Path, relay: &Relay, vhost: &Vhost, code:
     let echo = Echo::start(&mqtt);
     let mut disk = SyncedFile::create(folder);
     let mut connection = Connection::open(relay.client().0).unwrap();
-    let (mut wishes, mut floors) = (Vec::new(), Vec::new());
+    let empty = Vhost::create();
+    let hop = Hop::start(empty.url());
+    let (mut wishes, mut floors, mut hops) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         for sample in 0..SAMPLES_A_ROUND {
             let wish = wish(&mut connection, &robot, PLACES[sample % 2], code);
@@ -38,6 +40,7 @@ pub fn run(table: &mut Table, folder: &Path, relay: &Relay, vhost: &Vhost, code:
             disk.write();
             disk.write();
             floors.push(began.elapsed());
+            hops.push(hop.turn());
         }
     }
     let (count, wishes, floors) = (wishes.len(), Samples::new(wishes), Samples::new(floors));
@@ -51,6 +54,11 @@ pub fn run(table: &mut Table, folder: &Path, relay: &Relay, vhost: &Vhost, code:
         "  floor: MQTT round trip and two fdatasyncs",
         &floors.summary(),
         "the same disk, interleaved",
+    );
+    table.row(
+        "  RabbitMQ alone, from publish to the robot",
+        &Samples::new(hops).summary(),
+        "in the wish, not in the floor",
     );
     for (percent, budget) in [(50, "<= 1.5"), (99, "<= 2.5")] {
         let [own, floor] = [&wishes, &floors].map(|s| s.percentile(percent).as_secs_f64());

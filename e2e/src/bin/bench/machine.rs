@@ -42,24 +42,31 @@ pub fn resident(process: u32) -> String {
     format!("{:.1} MB", f64::from(kilobytes) / 1_024.0)
 }
 
-/// A file that is written and synced as a database does.
+/// A file that is written and synced as a database's log is once it has its size: what is there is
+/// written over.
 #[derive(Debug)]
 pub struct SyncedFile {
     file: File,
-    at: u64,
+    next: u64,
 }
 
 impl SyncedFile {
+    const BLOCKS: u64 = 1_024;
+
     /// A new file in this folder.
     pub fn create(folder: &Path) -> Self {
         let file = File::create(folder.join("floor")).unwrap();
-        Self { file, at: 0 }
+        for block in 0..Self::BLOCKS {
+            file.write_all_at(&BLOCK, block * 4096).unwrap();
+        }
+        file.sync_all().unwrap();
+        Self { file, next: 0 }
     }
 
     /// Writes 4 KiB and waits until they are on the disk.
     pub fn write(&mut self) {
-        self.file.write_all_at(&BLOCK, self.at).unwrap();
-        self.at += 4096;
+        self.file.write_all_at(&BLOCK, self.next * 4096).unwrap();
+        self.next = (self.next + 1) % Self::BLOCKS;
         self.file.sync_data().unwrap();
     }
 }
