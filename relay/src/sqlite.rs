@@ -19,8 +19,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-/// How long SQLite waits for another process, such as `brrbrr-relay robot add`, to finish.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long SQLite waits for another process, such as `brrbrr-relay robot add`, to finish. A request may
+/// have to wait for the group before it too, and both must fit into the time that a caller is given.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Calls that may wait for a store's thread. One session driver and some hundred requests wait at
 /// worst; more than this means that the disk has stopped.
 const QUEUE: usize = 1024;

@@ -302,3 +302,29 @@ async fn what_is_under_way_is_finished_when_the_relay_ends() {
     assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
     assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn a_catalog_that_cannot_be_written_answers_503_orders_nothing_and_serves_again() {
+    let server = Server::start().await;
+    let code = server.code(robot(1)).await;
+    let holder = rusqlite::Connection::open(server.file("catalog")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+
+    let place = r#"{"name":"새 방","floor":7,"xaxis":1,"yaxis":1}"#;
+    let (added, asked, read) = tokio::join!(
+        server.send("POST", "/api/v1/places", place),
+        server.get_with("/api/v1/searchs?name=701호", &code),
+        server.get_with("/api/v1/places", &code),
+    );
+    for reply in [added, asked] {
+        assert_eq!((reply.status, reply.error().as_str()), (503, "store_away"));
+        assert!(reply.header("retry-after").parse::<u64>().unwrap() > 0);
+    }
+    assert_eq!(read.status, 200, "what is cached is still read");
+
+    holder.execute_batch("ROLLBACK").unwrap();
+    let catalog = &server.services.catalog;
+    assert_eq!(catalog.recent_commands(robot(1), 1).await.unwrap(), []);
+    let added = server.send("POST", "/api/v1/places", place).await;
+    assert_eq!(added.status, 200);
+}

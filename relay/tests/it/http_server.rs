@@ -59,6 +59,11 @@ impl Server {
         server
     }
 
+    /// The path of a store's file.
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
+        self.data.path().join(name)
+    }
+
     pub async fn start_empty(settings: Settings) -> Self {
         Self::start_on(Arc::new(TempDir::new().unwrap()), settings).await
     }
