@@ -128,7 +128,8 @@ pub trait Live: Send + Sync + std::fmt::Debug {
     /// Moves a trip to another phase, if `trip` is still the robot's trip. Returns whether it was.
     async fn advance(&self, robot: RobotId, trip: CommandId, phase: Phase) -> Result<bool>;
 
-    /// Takes over what the status knows.
+    /// Takes over what the status knows. One that is older than what was heard last only fills in
+    /// what is not known.
     async fn hear(&self, robot: RobotId, status: Status, at: Timestamp) -> Result<()>;
     /// The newest status.
     async fn heard(&self, robot: RobotId) -> Result<Option<Heard>>;

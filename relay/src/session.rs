@@ -19,6 +19,7 @@ use crate::broker::{BrokerHandle, Inbound};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::fleet::Fleet;
+use crate::live::Live;
 use crate::wake::Wakeups;
 use metrics::LinkMetrics;
 use worker::{Done, DownJob, UpJob, Workers};
@@ -98,6 +99,7 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
         clock: Clock::start(),
         fleet: Fleet::new(relay, GRANTS),
         catalog: Arc::clone(&workers.catalog),
+        live: Arc::clone(&workers.live),
         workers: Workers::new(workers, done_tx.clone()),
         admitting: BTreeMap::new(),
         done: done_tx,
@@ -148,6 +150,7 @@ struct Driver {
     clock: Clock,
     fleet: Fleet,
     catalog: Arc<dyn Catalog>,
+    live: Arc<dyn Live>,
     workers: Workers,
     /// Hellos of robots whose keys are being looked up. One each, the newest.
     admitting: BTreeMap<RobotId, Inbound>,
@@ -225,6 +228,12 @@ impl Driver {
         self.fleet.dismiss(robot);
         self.workers.dismiss(robot);
         self.broker.disconnect(robot);
+        let live = Arc::clone(&self.live);
+        tokio::spawn(async move {
+            if let Err(error) = live.forget(robot).await {
+                warn!(%robot, %error, "the removed robot's code and face are kept");
+            }
+        });
     }
 
     /// Asks which robots there are; `brrbrr-relay robot remove` is another process.

@@ -221,8 +221,16 @@ async fn the_newest_status_wins_field_by_field(live: &dyn Live) {
     };
     live.hear(robot(1), first, at(1)).await.unwrap();
     live.hear(robot(1), second, at(2)).await.unwrap();
+    // What an outage held up is older than what is known, and fills in only what is not.
+    let late = Status {
+        battery: Some(0.9),
+        speed: Some(0.7),
+        ..Status::default()
+    };
+    live.hear(robot(1), late, at(0)).await.unwrap();
     let both = Status {
         battery: Some(0.4),
+        speed: Some(0.7),
         floor: Some(7),
         activity: Some(Activity::Moving),
         ..Status::default()

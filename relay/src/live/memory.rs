@@ -263,8 +263,16 @@ impl Live for MemoryLive {
         let mut state = lock(&self.state);
         let heard = &mut state.known(robot).heard;
         if let Some(heard) = heard {
-            heard.status.absorb(&status);
-            heard.at = at;
+            // After an outage the durable lane brings what is hours old, while the live lane has
+            // long shown the present: the older of the two only fills in what the newer left open.
+            let (older, newer) = if at < heard.at {
+                (status, heard.status.clone())
+            } else {
+                heard.at = at;
+                (heard.status.clone(), status)
+            };
+            heard.status = older;
+            heard.status.absorb(&newer);
         } else {
             *heard = Some(Heard { status, at });
         }
