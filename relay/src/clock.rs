@@ -37,3 +37,11 @@ impl Clock {
         (self.started + uptime.since_boot()).into()
     }
 }
+
+/// Sleeps until then, or for ever where there is no such moment.
+pub async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

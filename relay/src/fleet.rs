@@ -82,8 +82,28 @@ impl Fleet {
         known.filter(|r| !robots.contains(r)).copied().collect()
     }
 
-    /// A frame came in. `session` is a fresh random number, used if the frame is a hello. A frame of
-    /// a robot that was not admitted is ignored.
+    /// A hello came in. `session` is a fresh random number. One of a robot that was not admitted is
+    /// ignored.
+    ///
+    /// # Errors
+    /// Where the frame cannot be opened with the robot's keys or read.
+    pub fn handle_hello(
+        &mut self,
+        robot: RobotId,
+        payload: &[u8],
+        session: SessionId,
+        now: Now,
+    ) -> Result<(), FrameError> {
+        let Some(member) = self.robots.get_mut(&robot) else {
+            return Ok(());
+        };
+        let (epoch, hello) = frame::open(&member.keys, robot, payload)?;
+        member.link.handle_hello(epoch, hello, session, now);
+        self.settle(robot);
+        Ok(())
+    }
+
+    /// A frame came in that is no hello. One of a robot that was not admitted is ignored.
     ///
     /// # Errors
     /// Where the frame cannot be opened with the robot's keys or read.
@@ -91,7 +111,6 @@ impl Fleet {
         &mut self,
         topic: Topic,
         payload: &[u8],
-        session: SessionId,
         now: Now,
     ) -> Result<(), FrameError> {
         let robot = topic.robot();
@@ -100,10 +119,6 @@ impl Fleet {
         };
         let (keys, link) = (&member.keys, &mut member.link);
         match topic.kind() {
-            TopicKind::Hello => {
-                let (epoch, hello) = frame::open(keys, robot, payload)?;
-                link.handle_hello(epoch, hello, session, now);
-            }
             TopicKind::Up => {
                 let (epoch, up) = frame::open(keys, robot, payload)?;
                 link.handle_up(epoch, up, now);
@@ -116,8 +131,8 @@ impl Fleet {
                 let (_, gone) = frame::open(keys, robot, payload)?;
                 link.handle_gone(gone);
             }
-            // Only relays write there, so there is nothing to hear.
-            TopicKind::Down => {}
+            // Hellos go their own way, and only relays write to the other, so there is nothing to hear.
+            TopicKind::Hello | TopicKind::Down => {}
         }
         self.settle(robot);
         Ok(())

@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::broker::{BrokerHandle, Inbound};
 use crate::catalog::Catalog;
-use crate::clock::Clock;
+use crate::clock::{Clock, sleep_until};
 use crate::fleet::Fleet;
 use crate::live::Live;
 use crate::wake::Wakeups;
@@ -113,19 +113,13 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
             .fleet
             .poll_timeout()
             .map(|at| driver.clock.instant(at));
-        let sleep = async {
-            match timeout {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         let input = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => Input::Stop,
             Some(done) = done.recv() => Input::Done(done),
             robots = wakeups.next() => Input::Wake(robots),
             Some(robot) = removed.recv() => Input::Removed(robot),
-            () = sleep => Input::Timeout,
+            () = sleep_until(timeout) => Input::Timeout,
             _ = sweep.tick() => Input::Sweep,
             frame = frames.recv() => match frame {
                 Some(frame) => Input::Frame(frame),
@@ -178,28 +172,18 @@ impl Driver {
     }
 
     fn handle_frame(&mut self, frame: Inbound) {
-        let robot = frame.topic.robot();
-        let is_hello = frame.topic.kind() == TopicKind::Hello;
-        if !self.fleet.knows(robot) {
-            if is_hello {
+        let (topic, robot) = (frame.topic, frame.topic.robot());
+        if topic.kind() == TopicKind::Hello {
+            // A robot that is known may have been enrolled anew since its keys were read.
+            if !self.fleet.knows(robot) || !self.open_hello(&frame) {
                 self.admit(frame);
             }
             return;
         }
-        let Some(session) = random_u64().map(SessionId) else {
-            return;
-        };
         let now = self.clock.now();
-        let opened = self
-            .fleet
-            .handle_frame(frame.topic, &frame.payload, session, now);
-        if let Err(error) = opened {
+        if let Err(error) = self.fleet.handle_frame(topic, &frame.payload, now) {
             self.metrics.frames_refused.inc();
-            debug!(%robot, topic = %frame.topic, %error, "frame refused");
-            // The robot may have been enrolled anew since its keys were read.
-            if is_hello {
-                self.admit(frame);
-            }
+            debug!(%robot, %topic, %error, "frame refused");
         }
     }
 
@@ -254,7 +238,9 @@ impl Driver {
                 let hello = self.admitting.remove(&robot);
                 if let (Some(keys), Some(hello)) = (keys, hello) {
                     self.fleet.admit(robot, keys);
-                    self.open_hello(hello.topic, &hello.payload);
+                    if !self.open_hello(&hello) {
+                        warn!(%robot, "hello refused; was the robot enrolled here?");
+                    }
                 }
             }
             Done::Robots(robots) => {
@@ -280,15 +266,20 @@ impl Driver {
         }
     }
 
-    fn open_hello(&mut self, topic: Topic, payload: &[u8]) {
+    /// Whether the hello could be opened with the keys that are known.
+    fn open_hello(&mut self, hello: &Inbound) -> bool {
+        let robot = hello.topic.robot();
         let Some(session) = random_u64().map(SessionId) else {
-            return;
+            // Dropped like a lost frame; new keys would not help.
+            return true;
         };
         let now = self.clock.now();
-        if let Err(error) = self.fleet.handle_frame(topic, payload, session, now) {
+        let opened = self.fleet.handle_hello(robot, &hello.payload, session, now);
+        if let Err(error) = &opened {
             self.metrics.frames_refused.inc();
-            warn!(robot = %topic.robot(), %error, "hello refused; was the robot enrolled here?");
+            debug!(%robot, %error, "hello refused");
         }
+        opened.is_ok()
     }
 
     fn carry_out(&mut self) {

@@ -20,6 +20,7 @@ use tracing::{error, warn};
 use super::metrics::LinkMetrics;
 use super::random_u64;
 use crate::catalog::{Catalog, DownStream, LedgerEntry};
+use crate::clock::sleep_until;
 use crate::journal::{Journal, Run};
 use crate::live::Live;
 use crate::projection::{Projection, ProjectionError};
@@ -252,13 +253,6 @@ struct SentRun {
     to: Seq,
     at: Timestamp,
     mark_at: Instant,
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[derive(Debug, Clone)]
