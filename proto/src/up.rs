@@ -48,6 +48,8 @@ pub enum Up {
     Batch(Batch),
     /// A sign of life that also acknowledges commands. Every beat is answered by an ack.
     Beat(Beat),
+    /// How the spool is. Not answered.
+    Report(Report),
 }
 
 /// A run of durable records.
@@ -93,6 +95,37 @@ pub struct Beat {
     pub sent: Uptime,
     /// How far the gateway has durably stored the down stream.
     pub down: Cursor,
+}
+
+/// How the gateway's spool is, as told at the start of a session, when it changes, and now and then
+/// with a beat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// When it was sent.
+    pub sent: Uptime,
+    /// The position the gateway will give to its next new record.
+    pub next: Seq,
+    /// When the oldest record that waits was made; `None` where nothing waits or it is not known.
+    pub oldest: Option<Stamp>,
+    /// How the storage is.
+    pub disk: Disk,
+    /// How long it has been so.
+    pub since: Uptime,
+    /// A sentence for people; empty where there is nothing to add.
+    pub detail: String,
+}
+
+/// How a gateway's storage is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Disk {
+    /// It takes everything.
+    Fine,
+    /// It takes everything, and makes room by thinning and shedding what matters least.
+    Short,
+    /// It takes nothing: what the robot says is refused to its source.
+    Failing,
 }
 
 /// The last will (topic kind `presence`): the connection is gone.
@@ -145,6 +178,7 @@ impl Record {
     pub fn covers(&self) -> u64 {
         match &self.event {
             Event::Tombstone(tombstone) => tombstone.count.max(1),
+            Event::Thinned(thinned) => thinned.count.max(1),
             Event::Changed(_)
             | Event::Arrived(_)
             | Event::Alarm(_)
@@ -186,6 +220,8 @@ pub enum Event {
     Custom(Custom),
     /// Records that are not there any more.
     Tombstone(Tombstone),
+    /// Telemetry that was thinned out to make room: what is left of several samples.
+    Thinned(Thinned),
 }
 
 /// The robot reached its goal.
@@ -292,7 +328,7 @@ pub enum Loss {
 /// Stands in the place of records that are not there any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
-    /// How many records.
+    /// How many records; zero where nobody can know.
     pub count: u64,
     /// Why.
     pub loss: Loss,
@@ -300,4 +336,28 @@ pub struct Tombstone {
     pub since: Option<Stamp>,
     /// When the newest was made, where known.
     pub until: Option<Stamp>,
+}
+
+/// What is left of several samples of telemetry. Like a tombstone, it covers their positions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Thinned {
+    /// How many samples.
+    pub count: u64,
+    /// When the first was made. The record's own stamp is that of the last.
+    pub since: Stamp,
+    /// The lowest and the highest charge, from 0 to 1.
+    pub battery: Option<Span>,
+    /// The lowest and the highest speed, in metres per second.
+    pub speed: Option<Span>,
+    /// The last sample.
+    pub last: Status,
+}
+
+/// The lowest and the highest of several values.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Span {
+    /// The lowest.
+    pub low: f64,
+    /// The highest.
+    pub high: f64,
 }

@@ -8,6 +8,7 @@ pub(crate) mod conformance;
 
 use async_trait::async_trait;
 use brrbrr_proto::id::{CommandId, Epoch, RobotId, Seq};
+use brrbrr_proto::link::relay::BoardClock;
 use brrbrr_proto::up::Item;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -48,9 +49,8 @@ pub struct Run {
     pub items: Vec<Item>,
     /// When the relay received them.
     pub received: Timestamp,
-    /// What to add to a record's uptime, in microseconds, to get the relay's calendar time in
-    /// microseconds since 1970; `None` while the relay has no estimate for the robot's boot.
-    pub clock_offset: Option<i64>,
+    /// The clock of the board's present boot. Records of an earlier boot have another.
+    pub clock: BoardClock,
 }
 
 /// A record in the journal.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, RobotId, Seq};
+use brrbrr_proto::link::relay::BoardClock;
 use brrbrr_proto::up::{CommandUpdate, Event, Item, Progress, Record};
 use jiff::Timestamp;
 use thiserror::Error;
@@ -98,14 +99,8 @@ impl Projection {
         let mut updates = Vec::new();
         let mut next = run.first;
         for item in &run.items {
-            self.apply_item(
-                run.robot,
-                item,
-                run.received,
-                run.clock_offset,
-                &mut updates,
-            )
-            .await?;
+            self.apply_item(run.robot, item, run.received, Some(run.clock), &mut updates)
+                .await?;
             next = next.plus(item.covers);
         }
         let cursor = Cursor {
@@ -123,7 +118,7 @@ impl Projection {
         robot: RobotId,
         item: &Item,
         received: Timestamp,
-        clock_offset: Option<i64>,
+        clock: Option<BoardClock>,
         updates: &mut Vec<(CommandUpdate, Timestamp)>,
     ) -> Result<(), ProjectionError> {
         let record = match Record::decode(&item.record) {
@@ -135,7 +130,7 @@ impl Projection {
                 return Ok(());
             }
         };
-        let at = corrected(&record, received, clock_offset);
+        let at = corrected(&record, received, clock);
         match record.event {
             Event::Changed(status) | Event::Telemetry(status) => {
                 self.live.hear(robot, status, at).await?;
@@ -153,6 +148,7 @@ impl Projection {
                 self.metrics.records_shed.inc_by(tombstone.count);
                 warn!(%robot, count = tombstone.count, loss = ?tombstone.loss, "records are missing");
             }
+            Event::Thinned(thinned) => self.live.hear(robot, thinned.last, at).await?,
             Event::Alarm(alarm) => {
                 info!(%robot, code = alarm.code, severity = ?alarm.severity, "alarm");
             }
@@ -268,10 +264,11 @@ impl Projection {
 
 /// When the record was made, by the relay's calendar as far as it knows the board's clock. Never
 /// after it was received.
-fn corrected(record: &Record, received: Timestamp, clock_offset: Option<i64>) -> Timestamp {
-    let micros = clock_offset.and_then(|offset| {
+fn corrected(record: &Record, received: Timestamp, clock: Option<BoardClock>) -> Timestamp {
+    let same_boot = clock.filter(|clock| clock.boot == record.stamp.boot);
+    let micros = same_boot.and_then(|clock| {
         let uptime = i64::try_from(record.stamp.uptime.since_boot().as_micros()).ok()?;
-        uptime.checked_add(offset)
+        uptime.checked_add(clock.estimate())
     });
     let corrected = micros.and_then(|micros| Timestamp::from_microsecond(micros).ok());
     corrected.map_or(received, |at| at.min(received))

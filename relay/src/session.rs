@@ -299,7 +299,8 @@ impl Driver {
                 }
                 Output::Sent { from, to } => self.down_job(robot, DownJob::Sent { from, to }),
                 Output::Delivered(cursor) => self.down_job(robot, DownJob::Delivered(cursor)),
-                Output::Status(status) => self.down_job(robot, DownJob::Status(status)),
+                Output::Status(status, _) => self.down_job(robot, DownJob::Status(status)),
+                Output::Report(_) => {}
                 Output::Opened(session) => {
                     info!(%robot, %session, "session opened");
                     self.metrics.sessions.set(count(self.fleet.open_sessions()));

@@ -142,6 +142,7 @@ impl Bench {
                 | Event::Alarm(_)
                 | Event::Telemetry(_)
                 | Event::Custom(_)
+                | Event::Thinned(_)
                 | Event::Tombstone(_) => {}
             }
         }

@@ -4,7 +4,7 @@
 use brrbrr_proto::down::Command;
 use brrbrr_proto::id::{BootId, CommandId};
 use brrbrr_proto::time::Uptime;
-use brrbrr_proto::up::{Event, MAX_RECORD_BYTES, Progress, Record};
+use brrbrr_proto::up::{MAX_RECORD_BYTES, Progress, Record};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -26,15 +26,7 @@ impl EncodedRecord {
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(SpoolError::RecordTooLong(bytes.len()));
         }
-        let covers = match &record.event {
-            Event::Tombstone(tombstone) => tombstone.count.max(1),
-            Event::Changed(_)
-            | Event::Arrived(_)
-            | Event::Alarm(_)
-            | Event::Command(_)
-            | Event::Telemetry(_)
-            | Event::Custom(_) => 1,
-        };
+        let covers = record.covers();
         Ok(Self { covers, bytes })
     }
 }

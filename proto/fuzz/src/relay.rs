@@ -139,6 +139,7 @@ impl Driver {
                         beat.session = newest;
                         beat.down.epoch = self.ledger.epoch;
                     }
+                    Up::Report(report) => report.session = newest,
                 }
             }
             let epoch = Epoch(u64::from(!choice.is_multiple_of(16)));
@@ -182,7 +183,8 @@ impl Driver {
                     self.due = None;
                 }
                 Output::Closed(_) => self.session = None,
-                Output::Send(..) | Output::Sent { .. } | Output::Status(_) => {}
+                Output::Send(..) | Output::Sent { .. } | Output::Status(..) | Output::Report(_) => {
+                }
             }
         }
         assert!(count <= OUTPUTS_PER_STEP, "{count} outputs from one step");

@@ -18,7 +18,7 @@ use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
 use crate::id::{ConnectionId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
 use crate::live::{Live, Status};
 use crate::time::{Stamp, Uptime};
-use crate::up::{Beat, Event, Hello, Item, Loss, Record, Tombstone, Up};
+use crate::up::{Beat, Disk, Event, Hello, Item, Loss, Record, Report, Tombstone, Up};
 use crate::version::Versions;
 use session::{ReadState, Session};
 
@@ -42,6 +42,19 @@ pub struct SpoolView {
     pub first: Seq,
     /// The position that the next new record gets.
     pub next: Seq,
+}
+
+/// How the spool's storage is, for the relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskState {
+    /// How it is.
+    pub disk: Disk,
+    /// Since when.
+    pub since: Uptime,
+    /// A sentence for people; empty where there is nothing to add.
+    pub detail: String,
+    /// When the oldest record that waits was made, where known.
+    pub oldest: Option<Stamp>,
 }
 
 /// What the driver is to do.
@@ -115,6 +128,7 @@ pub struct Gateway {
     /// The driver is numbering the spool anew; no hello before it is done.
     renewing: bool,
     status: Option<(Uptime, Status)>,
+    disk: DiskState,
     outputs: VecDeque<Output>,
 }
 
@@ -149,6 +163,12 @@ impl Gateway {
             random: SplitMix(!seed),
             renewing: false,
             status: None,
+            disk: DiskState {
+                disk: Disk::Fine,
+                since: Uptime::default(),
+                detail: String::new(),
+                oldest: None,
+            },
             outputs: VecDeque::new(),
         }
     }
@@ -229,6 +249,16 @@ impl Gateway {
         self.send_live(now);
     }
 
+    /// How the spool's storage is. The relay is told at once where it has changed, and with a beat
+    /// otherwise.
+    pub fn handle_disk(&mut self, state: DiskState, now: Uptime) {
+        let has_changed = (state.disk, &state.detail) != (self.disk.disk, &self.disk.detail);
+        self.disk = state;
+        if has_changed {
+            self.report(now);
+        }
+    }
+
     /// The moment that [`Gateway::poll_timeout`] named has come, or any other.
     pub fn handle_timeout(&mut self, now: Stamp) {
         match &mut self.phase {
@@ -304,6 +334,7 @@ impl Gateway {
         }
         if session.beat_at <= now.uptime {
             self.beat(now.uptime);
+            self.report(now.uptime);
         }
         self.send_live(now.uptime);
         self.pump(now.uptime);
@@ -344,6 +375,7 @@ impl Gateway {
         self.phase = Phase::Session(Box::new(session));
         self.beat(now.uptime);
         self.send_live(now.uptime);
+        self.report(now.uptime);
         self.pump(now.uptime);
     }
 
@@ -469,6 +501,22 @@ impl Gateway {
             };
             self.outputs
                 .push_back(Output::Up(session.relay, Up::Beat(beat)));
+        }
+    }
+
+    fn report(&mut self, now: Uptime) {
+        if let Phase::Session(session) = &self.phase {
+            let report = Report {
+                session: session.id,
+                sent: now,
+                next: self.spool.next,
+                oldest: self.disk.oldest,
+                disk: self.disk.disk,
+                since: self.disk.since,
+                detail: self.disk.detail.clone(),
+            };
+            self.outputs
+                .push_back(Output::Up(session.relay, Up::Report(report)));
         }
     }
 

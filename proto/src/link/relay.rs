@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use super::{COMMANDS_TIMEOUT, LONGEST_INTERVAL, SHORTEST_BEAT_INTERVAL, SILENT_BEATS};
 use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
-use crate::id::{Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
+use crate::id::{BootId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
 use crate::live::{Live, Status};
 use crate::time::{Uptime, WallClock};
-use crate::up::{Batch, Beat, Gone, Hello, Item, Up};
+use crate::up::{Batch, Beat, Gone, Hello, Item, Report, Up};
 use crate::version::Versions;
 
 /// How long a gateway that speaks no common version is sent away for.
@@ -26,12 +26,39 @@ const INCOMPATIBLE_PAUSE: Duration = Duration::from_secs(600);
 /// What a relay grants its robots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grants {
-    /// How many bytes of records may be unacknowledged at a time.
+    /// How many bytes of records may be unacknowledged at a time, at most. What a robot may use of it
+    /// is said by [`Relay::grant`].
     pub credit: u32,
     /// The shortest time between two live frames.
     pub live_interval: Duration,
     /// The longest time between two beats.
     pub beat_interval: Duration,
+}
+
+/// What to add to the uptime of a board's boot to get the relay's calendar: microseconds since 1970
+/// at the moment of the boot, between two bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BoardClock {
+    /// Which boot.
+    pub boot: BootId,
+    /// Surely not less: the board had heard from the relay when it sent a frame.
+    pub earliest: i64,
+    /// Surely not more: a frame cannot come in before it was sent.
+    pub latest: i64,
+}
+
+impl BoardClock {
+    /// The middle of the bounds.
+    #[must_use]
+    pub const fn estimate(&self) -> i64 {
+        i64::midpoint(self.earliest, self.latest)
+    }
+
+    /// How far the estimate may be off, in microseconds.
+    #[must_use]
+    pub const fn uncertainty(&self) -> u64 {
+        self.latest.abs_diff(self.earliest).div_ceil(2)
+    }
 }
 
 /// The relay's own clocks.
@@ -93,8 +120,10 @@ pub enum Output {
     },
     /// Note in the ledger that the robot has stored everything before the cursor.
     Delivered(Cursor),
-    /// The newest status.
-    Status(Status),
+    /// The newest status, and how old it was when it came in.
+    Status(Status, Duration),
+    /// How the robot's spool is.
+    Report(Report),
     /// The robot has a session.
     Opened(SessionId),
     /// The robot's session is over or out of use.
@@ -112,9 +141,8 @@ pub struct Store {
     pub first: Seq,
     /// The items, in order.
     pub items: Vec<Item>,
-    /// Microseconds to add to a record's uptime to get the relay's calendar, as estimated so far
-    /// for the boot of this session. High by the shortest delay that a frame had.
-    pub clock_offset: i64,
+    /// The board's clock, as known so far.
+    pub clock: BoardClock,
 }
 
 /// Why a session is over.
@@ -133,6 +161,8 @@ pub enum Closed {
 pub struct Relay {
     id: RelayId,
     grants: Grants,
+    /// What the robot may use of its credit now.
+    credit: u32,
     greeting: Option<Greeting>,
     offer: Option<Session>,
     session: Option<Session>,
@@ -144,7 +174,26 @@ struct Greeting {
     session: SessionId,
     epoch: Epoch,
     hello: Hello,
-    clock_offset: i64,
+    /// The latest that the board can have booted, by [`Anchor`].
+    latest_boot: i64,
+    anchor: Anchor,
+}
+
+/// Ties the relay's calendar to its clock that only counts on, so that setting the calendar does not
+/// disturb a session's estimates: microseconds since 1970 when that clock was at zero.
+#[derive(Debug, Clone, Copy)]
+struct Anchor(i64);
+
+impl Anchor {
+    fn of(now: Now) -> Self {
+        Self(now.wall.0.saturating_sub(micros(now.uptime)))
+    }
+
+    /// When a board booted whose clock shows `board` now, in microseconds since 1970.
+    fn boot(self, now: Uptime, board: Uptime) -> i64 {
+        let now = self.0.saturating_add(micros(now));
+        now.saturating_sub(micros(board))
+    }
 }
 
 #[derive(Debug)]
@@ -152,12 +201,16 @@ struct Session {
     id: SessionId,
     hello: HelloId,
     epoch: Epoch,
+    /// The position of the robot's next new record, as far as it has said.
+    robot_next: Seq,
     /// Everything before is in the journal.
     stored: Seq,
     /// Everything before was handed to the journal.
     received: Seq,
     storing_bytes: usize,
-    clock_offset: i64,
+    anchor: Anchor,
+    welcomed_at: Uptime,
+    clock: BoardClock,
     heard_at: Uptime,
     live_count: u64,
     down: DownState,
@@ -188,6 +241,7 @@ impl Relay {
         Self {
             id,
             grants,
+            credit: grants.credit,
             greeting: None,
             offer: None,
             session: None,
@@ -218,12 +272,13 @@ impl Relay {
             // Doubled or overtaken on the way. Another offer would put the first one out of use.
             return;
         }
-        let clock_offset = offset(now.wall, hello.uptime);
+        let anchor = Anchor::of(now);
         self.greeting = Some(Greeting {
             session,
             epoch,
+            latest_boot: anchor.boot(now.uptime, hello.uptime),
+            anchor,
             hello,
-            clock_offset,
         });
         self.outputs.push_back(Output::Recall { session, epoch });
     }
@@ -263,7 +318,7 @@ impl Relay {
             },
             now: now.wall,
             uptime: now.uptime,
-            credit: self.grants.credit,
+            credit: self.credit,
             live_interval: self.grants.live_interval,
             beat_interval: self.grants.beat_interval,
             version: version.unwrap_or(Versions::SUPPORTED.oldest),
@@ -272,10 +327,18 @@ impl Relay {
             id: session,
             hello: greeting.hello.hello,
             epoch: greeting.epoch,
+            robot_next: greeting.hello.next,
             stored: up_next,
             received: up_next,
             storing_bytes: 0,
-            clock_offset: greeting.clock_offset,
+            anchor: greeting.anchor,
+            welcomed_at: now.uptime,
+            clock: BoardClock {
+                boot: greeting.hello.boot,
+                // Replaced by the first frame of the session, which shows that the welcome was heard.
+                earliest: i64::MIN,
+                latest: greeting.latest_boot,
+            },
             heard_at: now.uptime,
             live_count: 0,
             down: DownState {
@@ -296,6 +359,7 @@ impl Relay {
         let (id, sent) = match &message {
             Up::Batch(batch) => (batch.session, batch.sent),
             Up::Beat(beat) => (beat.session, beat.sent),
+            Up::Report(report) => (report.session, report.sent),
         };
         self.promote(id);
         let Some(session) = self.session.as_mut().filter(|s| s.id == id) else {
@@ -307,10 +371,14 @@ impl Relay {
             return;
         }
         session.heard_at = now.uptime;
-        session.clock_offset = session.clock_offset.min(offset(now.wall, sent));
+        session.hear_clock(sent, now.uptime);
         match message {
             Up::Batch(batch) => self.handle_batch(batch),
             Up::Beat(beat) => self.handle_beat(beat),
+            Up::Report(report) => {
+                session.robot_next = session.robot_next.max(report.next);
+                self.outputs.push_back(Output::Report(report));
+            }
         }
     }
 
@@ -321,7 +389,8 @@ impl Relay {
         {
             session.live_count = live.count;
             session.heard_at = now.uptime;
-            self.outputs.push_back(Output::Status(live.status));
+            let age = session.age(live.sampled, now.uptime);
+            self.outputs.push_back(Output::Status(live.status, age));
         }
     }
 
@@ -408,6 +477,23 @@ impl Relay {
         self.outputs.push_back(Output::Sent { from, to: end });
     }
 
+    /// From now on the robot may have this many bytes of records unacknowledged. Never more than
+    /// [`Grants::credit`].
+    pub fn grant(&mut self, credit: u32) {
+        let credit = credit.min(self.grants.credit);
+        if self.credit != credit {
+            self.credit = credit;
+            self.ack();
+        }
+    }
+
+    /// How many positions wait on the robot, as far as it has said. Zero without a session.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        let session = self.session.as_ref();
+        session.map_or(0, |session| session.robot_next.since(session.received))
+    }
+
     /// The moment that [`Relay::poll_timeout`] named has come, or any other.
     pub fn handle_timeout(&mut self, now: Now) {
         let silent_after = self.silent_after();
@@ -484,12 +570,13 @@ impl Relay {
         }
         session.storing_bytes += bytes_of(&items);
         session.received = items.iter().fold(first, |at, item| at.plus(item.covers));
+        session.robot_next = session.robot_next.max(session.received);
         let store = Store {
             session: session.id,
             epoch: session.epoch,
             first,
             items,
-            clock_offset: session.clock_offset,
+            clock: session.clock,
         };
         self.outputs.push_back(Output::Store(store));
     }
@@ -514,7 +601,7 @@ impl Relay {
             let ack = Ack {
                 session: session.id,
                 next: session.stored,
-                credit: self.grants.credit,
+                credit: self.credit,
             };
             self.outputs
                 .push_back(Output::Send(session.epoch, Down::Ack(ack)));
@@ -543,7 +630,29 @@ pub fn bytes_of(items: &[Item]) -> usize {
     items.iter().map(|item| item.record.len()).sum()
 }
 
-/// Leaves out the items that end at or before `received`. Nothing is left of a malformed batch.
+impl Session {
+    /// A frame that was sent at `sent`, by the board's clock, came in at `now`.
+    fn hear_clock(&mut self, sent: Uptime, now: Uptime) {
+        let clock = &mut self.clock;
+        clock.latest = clock.latest.min(self.anchor.boot(now, sent));
+        let earliest = self.anchor.boot(self.welcomed_at, sent);
+        // A board that lies about its clock gets an empty range at its latest.
+        clock.earliest = clock.earliest.max(earliest).min(clock.latest);
+    }
+
+    /// How long ago the board's clock showed `sampled`.
+    fn age(&self, sampled: Uptime, now: Uptime) -> Duration {
+        let age = self
+            .anchor
+            .boot(now, sampled)
+            .saturating_sub(self.clock.estimate());
+        Duration::from_micros(u64::try_from(age).unwrap_or(0))
+    }
+}
+
+/// Leaves out what ends at or before `received`. Of an item that begins before, as a tombstone may
+/// when a part of what it stands for had arrived, the rest is left. Nothing is left of a malformed
+/// batch.
 fn skip_known(batch: Batch, received: Seq) -> (Seq, Vec<Item>) {
     let mut first = batch.first;
     let end = batch.items.iter().try_fold(first.0, |at, item| {
@@ -554,9 +663,13 @@ fn skip_known(batch: Batch, received: Seq) -> (Seq, Vec<Item>) {
     }
     let mut items = batch.items;
     let mut known = 0;
-    for item in &items {
+    for item in &mut items {
         let end = first.plus(item.covers);
         if end > received {
+            if first < received {
+                item.covers = end.since(received);
+                first = received;
+            }
             break;
         }
         first = end;
@@ -566,8 +679,6 @@ fn skip_known(batch: Batch, received: Seq) -> (Seq, Vec<Item>) {
     (first, items)
 }
 
-/// Microseconds from the board's boot to the relay's calendar, if the frame took no time.
-fn offset(wall: WallClock, uptime: Uptime) -> i64 {
-    let uptime = i64::try_from(uptime.since_boot().as_micros()).unwrap_or(i64::MAX);
-    wall.0.saturating_sub(uptime)
+fn micros(uptime: Uptime) -> i64 {
+    i64::try_from(uptime.since_boot().as_micros()).unwrap_or(i64::MAX)
 }

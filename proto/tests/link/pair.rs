@@ -12,7 +12,7 @@ use brrbrr_proto::link::relay::{Grants, Ledger, Now, Output as FromRelay, bytes_
 use brrbrr_proto::link::{COMMANDS_PER_FRAME, Gateway, Relay};
 use brrbrr_proto::live::{Live, Status};
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
-use brrbrr_proto::up::{Event, Gone, Hello, Item, Record, Up};
+use brrbrr_proto::up::{Event, Gone, Hello, Item, Record, Report, Up};
 
 /// What the relay of a pair grants.
 pub const GRANTS: Grants = Grants {
@@ -67,6 +67,7 @@ pub struct Pair {
     pub renewed_epochs: u32,
     pub renewed_ledgers: u32,
     pub statuses: Vec<Status>,
+    pub reports: Vec<Report>,
     connection: Option<ConnectionId>,
     ids: u64,
 }
@@ -108,6 +109,7 @@ impl Pair {
             renewed_epochs: 0,
             renewed_ledgers: 0,
             statuses: Vec::new(),
+            reports: Vec::new(),
             connection: None,
             ids: 100,
         }
@@ -360,7 +362,8 @@ impl Pair {
                 assert!(cursor.next <= self.stores.ledger.next, "never sent");
                 self.stores.ledger.acked = self.stores.ledger.acked.max(cursor.next);
             }
-            FromRelay::Status(status) => self.statuses.push(status),
+            FromRelay::Status(status, _) => self.statuses.push(status),
+            FromRelay::Report(report) => self.reports.push(report),
             FromRelay::Sent { .. } | FromRelay::Opened(_) | FromRelay::Closed(_) => {}
         }
     }

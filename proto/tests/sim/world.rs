@@ -555,7 +555,10 @@ impl World {
                 assert!(cursor.next <= stored, "delivered before it was stored");
                 self.disk.delivered(cursor);
             }
-            FromRelay::Status(_) | FromRelay::Opened(_) | FromRelay::Closed(_) => {}
+            FromRelay::Status(..)
+            | FromRelay::Report(_)
+            | FromRelay::Opened(_)
+            | FromRelay::Closed(_) => {}
         }
     }
 

@@ -12,8 +12,8 @@ use brrbrr_proto::id::{
 use brrbrr_proto::live::{Activity, Live, Pose, RobotSide, Status};
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
 use brrbrr_proto::up::{
-    Alarm, Arrived, Batch, Beat, CommandUpdate, Custom, Event, Gone, Hello, Item, Loss, Progress,
-    Record, Severity, Tombstone, Up,
+    Alarm, Arrived, Batch, Beat, CommandUpdate, Custom, Disk, Event, Gone, Hello, Item, Loss,
+    Progress, Record, Report, Severity, Span, Thinned, Tombstone, Up,
 };
 use brrbrr_proto::version::Versions;
 use proptest::collection::vec;
@@ -169,7 +169,22 @@ pub fn up() -> BoxedStrategy<Up> {
             down,
         })
     });
-    prop_oneof![3 => batch, 1 => beat].boxed()
+    let disk = select(vec![Disk::Fine, Disk::Short, Disk::Failing]);
+    let waiting = (number(), option::of(stamp()));
+    let report = (number(), uptime(), waiting, disk, uptime(), text()).prop_map(
+        |(session, sent, (next, oldest), disk, since, detail)| {
+            Up::Report(Report {
+                session: SessionId(session),
+                sent,
+                next: Seq(next),
+                oldest,
+                disk,
+                since,
+                detail,
+            })
+        },
+    );
+    prop_oneof![3 => batch, 1 => beat, 1 => report].boxed()
 }
 
 pub fn live() -> BoxedStrategy<Live> {
@@ -311,6 +326,22 @@ pub fn record() -> BoxedStrategy<Record> {
         }),
         status().prop_map(Event::Telemetry),
         (text(), text()).prop_map(|(kind, json)| Event::Custom(Custom { kind, json })),
+        (
+            number(),
+            stamp(),
+            option::of(span()),
+            option::of(span()),
+            status()
+        )
+            .prop_map(|(count, since, battery, speed, last)| {
+                Event::Thinned(Thinned {
+                    count,
+                    since,
+                    battery,
+                    speed,
+                    last,
+                })
+            }),
         tombstone.prop_map(|(count, loss, since, until)| {
             Event::Tombstone(Tombstone {
                 count,
@@ -323,4 +354,8 @@ pub fn record() -> BoxedStrategy<Record> {
     (stamp(), event)
         .prop_map(|(stamp, event)| Record { stamp, event })
         .boxed()
+}
+
+fn span() -> impl Strategy<Value = Span> {
+    (-1e3..1e3, -1e3..1e3).prop_map(|(low, high)| Span { low, high })
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use brrbrr_proto::id::{CommandId, Epoch, RobotId, Seq};
+use brrbrr_proto::id::{BootId, CommandId, Epoch, RobotId, Seq};
 use brrbrr_proto::up::Item;
 use jiff::Timestamp;
 
@@ -231,7 +231,11 @@ fn run(number: u32, epoch: u64, first: u64, covers: &[u64]) -> Run {
         first: Seq(first),
         items: covers.iter().map(item).collect(),
         received: at(7),
-        clock_offset: Some(-5),
+        clock: BoardClock {
+            boot: BootId(1),
+            earliest: -5,
+            latest: -5,
+        },
     }
 }
 

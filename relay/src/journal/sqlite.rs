@@ -224,7 +224,7 @@ fn store(connection: &Connection, run: &Run) -> Result<Seq> {
             stored_position(at),
             stored_position(Seq(covers)),
             received,
-            run.clock_offset,
+            run.clock.estimate(),
             record
         ])?;
     }

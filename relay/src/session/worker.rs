@@ -370,7 +370,7 @@ impl Worker {
             first: store.first,
             items: store.items,
             received: Timestamp::now(),
-            clock_offset: Some(store.clock_offset),
+            clock: store.clock,
         };
         let outcome = self.store_and_apply(run).await;
         match outcome {
