@@ -7,12 +7,13 @@
 //!                            +--> Offline (the relay has more than the spool ever had) --renewed--> Greeting
 //! ```
 
+mod pace;
 mod session;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{BATCH_BYTES, BATCH_ITEMS};
+use super::BATCH_ITEMS;
 use crate::backoff::{Backoff, SplitMix};
 use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
 use crate::id::{ConnectionId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
@@ -20,6 +21,7 @@ use crate::live::{Live, Status};
 use crate::time::{Stamp, Uptime};
 use crate::up::{Beat, Disk, Event, Hello, Item, Loss, Record, Report, Tombstone, Up};
 use crate::version::Versions;
+use pace::Pace;
 use session::{ReadState, Session};
 
 /// The first and the longest wait for a welcome.
@@ -30,6 +32,8 @@ const HELLOS_BEFORE_RECONNECT: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// After this many ack time-outs without progress the session is given up.
 const ACK_TIMEOUTS_BEFORE_HELLO: u32 = 3;
+/// What a live frame and all that is around it weigh, near enough for a rate limit.
+const LIVE_BYTES: usize = 256;
 /// How long to leave a spool alone that could not be read.
 const READ_RETRY: Duration = Duration::from_secs(1);
 
@@ -129,6 +133,7 @@ pub struct Gateway {
     renewing: bool,
     status: Option<(Uptime, Status)>,
     disk: DiskState,
+    bytes_per_second: Option<u32>,
     outputs: VecDeque<Output>,
 }
 
@@ -169,8 +174,15 @@ impl Gateway {
                 detail: String::new(),
                 oldest: None,
             },
+            bytes_per_second: None,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Limits how many bytes a second sessions that begin from now on send. Live frames are never held
+    /// back, only counted. A limit of zero counts as one.
+    pub const fn limit_rate(&mut self, bytes_per_second: u32) {
+        self.bytes_per_second = Some(bytes_per_second);
     }
 
     /// The MQTT connection is up and subscribed. The connection id is a fresh random number.
@@ -293,11 +305,16 @@ impl Gateway {
             Phase::Greeting { retry_at, .. } => Some(*retry_at),
             Phase::Session(session) => {
                 let live = self.status.as_ref().map(|_| session.live_at);
-                [session.ack_deadline(), session.read.retry_at(), live]
-                    .into_iter()
-                    .flatten()
-                    .chain([session.beat_at, session.silent_at()])
-                    .min()
+                [
+                    session.ack_deadline(),
+                    session.read.retry_at(),
+                    live,
+                    session.held_until,
+                ]
+                .into_iter()
+                .flatten()
+                .chain([session.beat_at, session.silent_at()])
+                .min()
             }
         }
     }
@@ -327,7 +344,7 @@ impl Gateway {
                 self.greet(0, now);
                 return;
             }
-            session.go_back();
+            session.go_back(now.uptime);
         }
         if session.read.retry_at().is_some_and(|at| at <= now.uptime) {
             session.read = ReadState::Idle;
@@ -364,7 +381,8 @@ impl Gateway {
         self.hello_wait.reset();
         self.outputs
             .push_back(Output::Opened(welcome.session, welcome.relay));
-        let mut session = Session::new(welcome, self.random.next(), now.uptime);
+        let pace = Pace::new(self.bytes_per_second, now.uptime);
+        let mut session = Session::new(welcome, pace, self.random.next(), now.uptime);
         if self.spool.first <= welcome.up_next {
             self.release(welcome.up_next);
         } else {
@@ -530,6 +548,7 @@ impl Gateway {
         if let Some((sampled, status)) = self.status.take() {
             session.live_at = now.plus(session.live_interval);
             session.live_count += 1;
+            session.pace.spend(LIVE_BYTES, now);
             let live = Live {
                 session: session.id,
                 count: session.live_count,
@@ -553,13 +572,20 @@ impl Gateway {
             let up = session.send(vec![lost], now);
             self.outputs.push_back(up);
         }
-        let room = session.credit.saturating_sub(session.in_flight_bytes);
-        if session.read == ReadState::Idle && session.sent < self.spool.next && room > 0 {
+        session.held_until = None;
+        if session.read == ReadState::Idle
+            && session.sent < self.spool.next
+            && let Some(max_bytes) = session.room()
+        {
+            session.held_until = session.pace.held_until(now);
+            if session.held_until.is_some() {
+                return;
+            }
             session.read = ReadState::Waiting(session.sent);
             self.outputs.push_back(Output::Read {
                 from: session.sent,
                 max_items: BATCH_ITEMS,
-                max_bytes: room.min(BATCH_BYTES),
+                max_bytes,
             });
         }
     }

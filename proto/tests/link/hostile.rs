@@ -109,11 +109,12 @@ fn an_enormous_credit_still_reads_one_small_batch_at_a_time() {
         } => Some((*max_items, *max_bytes)),
         _ => None,
     });
-    let limits = (
-        brrbrr_proto::link::BATCH_ITEMS,
-        brrbrr_proto::link::BATCH_BYTES,
-    );
-    assert_eq!(reads.collect::<Vec<_>>(), [limits]);
+    let reads: Vec<_> = reads.collect();
+    let [(items, bytes)] = reads.as_slice() else {
+        panic!("{reads:?}");
+    };
+    assert!(*items <= brrbrr_proto::link::BATCH_ITEMS, "{items}");
+    assert!(*bytes <= brrbrr_proto::link::BATCH_BYTES, "{bytes}");
 }
 
 #[test]

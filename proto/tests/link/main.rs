@@ -18,5 +18,6 @@ mod message;
 mod pair;
 mod replay;
 mod restore;
+mod slow;
 mod spread;
 mod timers;

@@ -5,6 +5,7 @@
 mod bounds;
 mod message;
 mod properties;
+mod spool;
 mod v1;
 
 use peak_alloc::PeakAlloc;

@@ -16,8 +16,8 @@ use brrbrr_proto::seal::{Keys, Place, Secret};
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
 use brrbrr_proto::topic::{self, Topic, TopicKind};
 use brrbrr_proto::up::{
-    Alarm, Arrived, Batch, Beat, CommandUpdate, Custom, Disk, Event, Gone, Hello, Item, Loss,
-    Progress, Record, Report, Severity, Span, Thinned, Tombstone, Up,
+    Alarm, Arrived, Batch, Beat, CommandUpdate, Custom, Event, Gone, Hello, Item, Loss, Progress,
+    Record, Severity, Tombstone, Up,
 };
 use brrbrr_proto::version::{self, Versions};
 
@@ -34,7 +34,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 }
 
 #[track_caller]
-fn pin<M: Message + PartialEq + std::fmt::Debug>(message: &M, pinned: &str) {
+pub fn pin<M: Message + PartialEq + std::fmt::Debug>(message: &M, pinned: &str) {
     let encoded = frame::encode(message).expect("encodes");
     assert_eq!(hex(&encoded), pinned);
     let decoded: M = frame::decode(&bytes(pinned)).expect("decodes");
@@ -42,7 +42,7 @@ fn pin<M: Message + PartialEq + std::fmt::Debug>(message: &M, pinned: &str) {
 }
 
 #[track_caller]
-fn pin_event(event: Event, pinned: &str) {
+pub fn pin_event(event: Event, pinned: &str) {
     let record = Record {
         stamp: stamp(),
         event,
@@ -51,7 +51,7 @@ fn pin_event(event: Event, pinned: &str) {
     assert_eq!(Record::decode(&bytes(pinned)), Ok(record));
 }
 
-fn uptime() -> Uptime {
+pub fn uptime() -> Uptime {
     Uptime::new(Duration::from_micros(1_000_000))
 }
 
@@ -59,7 +59,7 @@ fn wall() -> WallClock {
     WallClock(1_790_000_000_000_000)
 }
 
-fn stamp() -> Stamp {
+pub fn stamp() -> Stamp {
     Stamp {
         boot: BootId(0x0102_0304_0506_0708),
         uptime: uptime(),
@@ -643,65 +643,4 @@ fn the_enrolment_file_is_pinned() {
     let unknown = ENROLMENT.replace("floor", "storey");
     let refused = serde_json::from_str::<Enrolment>(&unknown).expect_err("unknown");
     assert!(refused.to_string().contains("storey"), "{refused}");
-}
-
-#[test]
-fn reports_are_pinned() {
-    let of = |disk, oldest, detail: &str| {
-        Up::Report(Report {
-            session: SessionId(0x22),
-            sent: uptime(),
-            next: Seq(300),
-            oldest,
-            disk,
-            since: uptime(),
-            detail: detail.to_owned(),
-        })
-    };
-    pin(
-        &of(Disk::Fine, None, ""),
-        "\
-         0222c0843dac020000c0843d00",
-    );
-    pin(
-        &of(Disk::Short, Some(stamp()), ""),
-        "\
-         0222c0843dac0201888e98a8c0e0808101c0843d8080afa2dbffad0601c0843d\
-         00",
-    );
-    pin(
-        &of(Disk::Failing, None, "full"),
-        "\
-         0222c0843dac020002c0843d0466756c6c",
-    );
-}
-
-#[test]
-fn thinned_telemetry_is_pinned() {
-    let of = |battery, speed| {
-        Event::Thinned(Thinned {
-            count: 10,
-            since: stamp(),
-            battery,
-            speed,
-            last: Status::default(),
-        })
-    };
-    pin_event(
-        of(None, None),
-        "\
-         888e98a8c0e0808101c0843d8080afa2dbffad06070a888e98a8c0e0808101c0\
-         843d8080afa2dbffad060000000000000000",
-    );
-    let span = Span {
-        low: 0.25,
-        high: 0.5,
-    };
-    pin_event(
-        of(Some(span), Some(span)),
-        "\
-         888e98a8c0e0808101c0843d8080afa2dbffad06070a888e98a8c0e0808101c0\
-         843d8080afa2dbffad0601000000000000d03f000000000000e03f0100000000\
-         0000d03f000000000000e03f000000000000",
-    );
 }

@@ -5,10 +5,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Output;
+use super::pace::Pace;
 use crate::backoff::SplitMix;
 use crate::down::Welcome;
 use crate::id::{RelayId, Seq, SessionId};
-use crate::link::{LONGEST_INTERVAL, SHORTEST_BEAT_INTERVAL, SHORTEST_LIVE_INTERVAL, SILENT_BEATS};
+use crate::link::{
+    BATCH_BYTES, LONGEST_INTERVAL, SHORTEST_BEAT_INTERVAL, SHORTEST_LIVE_INTERVAL, SILENT_BEATS,
+};
 use crate::time::{Stamp, Uptime};
 use crate::up::{Batch, Item, Up};
 
@@ -17,6 +20,9 @@ const ACK_WAIT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_s
 /// The least share of the beat interval after which a gateway beats. The rest is random, so that
 /// robots that were welcomed together drift apart, and do not find a lost relay silent together.
 const LEAST_BEAT_SHARE: f64 = 0.75;
+
+/// What seal, topic, MQTT, TCP and IP add to a batch, near enough.
+const FRAME_BYTES: usize = 200;
 
 /// A session, from its welcome to its end.
 #[derive(Debug)]
@@ -35,6 +41,9 @@ pub(super) struct Session {
     pub(super) in_flight: VecDeque<Flight>,
     pub(super) in_flight_bytes: usize,
     pub(super) credit: usize,
+    pub(super) pace: Pace,
+    /// When the byte-rate limit lets the next batch go.
+    pub(super) held_until: Option<Uptime>,
     pub(super) read: ReadState,
     pub(super) ack_wait: AckWait,
     /// Microseconds from the relay's clock to the board's, by the fastest frame so far.
@@ -49,7 +58,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(welcome: &Welcome, seed: u64, now: Uptime) -> Self {
+    pub(super) fn new(welcome: &Welcome, pace: Pace, seed: u64, now: Uptime) -> Self {
         Self {
             id: welcome.session,
             relay: welcome.relay,
@@ -60,6 +69,8 @@ impl Session {
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             credit: usize::try_from(welcome.credit).unwrap_or(usize::MAX),
+            pace,
+            held_until: None,
             read: ReadState::Idle,
             ack_wait: AckWait::default(),
             fastest: micros_between(welcome.uptime, now),
@@ -88,6 +99,7 @@ impl Session {
         self.sent = batch.end();
         self.highest = self.highest.max(self.sent);
         self.in_flight_bytes += bytes;
+        self.pace.spend(bytes + FRAME_BYTES, now);
         self.in_flight.push_back(Flight {
             end: self.sent,
             bytes,
@@ -110,6 +122,22 @@ impl Session {
         self.beat_at = now.plus(self.beat_interval.mul_f64(share));
     }
 
+    /// How many bytes the next batch may have; `None` while it has to wait. A small room is not used
+    /// before more of it is free: small frames would be mostly frame.
+    pub(super) fn room(&self) -> Option<usize> {
+        let credit = self.credit.saturating_sub(self.in_flight_bytes);
+        let window = self.pace.window();
+        let batch = self.pace.batch().min(BATCH_BYTES);
+        let is_alone = self.in_flight.is_empty();
+        let has_room = window.saturating_sub(self.on_the_way()) >= batch;
+        let has_credit = credit >= batch.min(self.credit / 2);
+        (credit > 0 && (is_alone || (has_room && has_credit))).then_some(batch.min(credit))
+    }
+
+    fn on_the_way(&self) -> usize {
+        self.in_flight_bytes + self.in_flight.len() * FRAME_BYTES
+    }
+
     /// Takes everything before `next` out of flight.
     pub(super) fn land(&mut self, next: Seq, now: Uptime) {
         self.acked = next;
@@ -119,18 +147,19 @@ impl Session {
             self.sent = next;
             self.read = ReadState::Idle;
         }
-        while let Some(flight) = self.in_flight.front()
-            && flight.end <= next
-        {
-            self.ack_wait.measure(now.since(flight.sent_at));
+        while let Some(flight) = self.in_flight.pop_front_if(|flight| flight.end <= next) {
+            let in_flight = self.on_the_way() + flight.bytes + FRAME_BYTES;
             self.in_flight_bytes -= flight.bytes;
-            self.in_flight.pop_front();
+            self.ack_wait.measure(now.since(flight.sent_at));
+            let bytes = flight.bytes + FRAME_BYTES;
+            self.pace.measure(flight.sent_at, bytes, in_flight, now);
         }
     }
 
     /// Sends everything again that is not acknowledged.
-    pub(super) fn go_back(&mut self) {
+    pub(super) fn go_back(&mut self, now: Uptime) {
         self.ack_wait.timeouts += 1;
+        self.pace.restart(now);
         self.sent = self.acked;
         self.in_flight.clear();
         self.in_flight_bytes = 0;
