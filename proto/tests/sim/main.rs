@@ -1,4 +1,5 @@
-//! Both halves of the link over a simulated network and simulated disks, driven by a seed.
+//! Both halves of the link over a simulated network and simulated disks, driven by a seed. Synced data
+//! is kept by the disks; the rest is lost or torn when its side crashes.
 //!
 //! `BRRBRR_SIM_SEED=n` replays one seed with a trace; `BRRBRR_SIM_SEEDS=n` runs that many.
 
@@ -10,13 +11,14 @@
 
 mod disk;
 mod net;
+mod platter;
 mod random;
 mod world;
 
 use world::World;
 
 /// How many seeds every test run covers.
-const SEEDS: u64 = 4_000;
+const SEEDS: u64 = 10_000;
 /// How many actions the world takes before it heals.
 const ACTIONS: u32 = 250;
 
@@ -27,7 +29,7 @@ fn run(seed: u64, trace: bool) {
     let mut world = World::new(seed, trace);
     for _ in 0..ACTIONS {
         world.act();
-        world.check_prefixes();
+        world.check_journal();
     }
     world.heal();
     world.check_complete();
@@ -67,4 +69,9 @@ fn the_simulated_world_really_misbehaves() {
     assert!(totals.gateway_crashes > 200, "{totals:?}");
     assert!(totals.relay_crashes > 200, "{totals:?}");
     assert!(totals.stores_failed > 50, "{totals:?}");
+    assert!(totals.writes_refused > 50, "{totals:?}");
+    assert!(totals.shed > 200, "{totals:?}");
+    assert!(totals.rotten > 50, "{totals:?}");
+    assert!(totals.torn > 50, "{totals:?}");
+    assert!(totals.unsynced_lost > 50, "{totals:?}");
 }

@@ -12,7 +12,7 @@ use brrbrr_proto::live::{Live, Status};
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
 use brrbrr_proto::up::{Gone, Hello, Up};
 
-use crate::disk::{RelayDisk, SpoolDisk};
+use crate::disk::{RelayDisk, SpoolDisk, TOMBSTONE};
 use crate::net::Pipe;
 use crate::random::Random;
 
@@ -30,6 +30,11 @@ pub struct Mischief {
     pub gateway_crashes: u64,
     pub relay_crashes: u64,
     pub stores_failed: u64,
+    pub writes_refused: u64,
+    pub shed: u64,
+    pub rotten: u64,
+    pub torn: u64,
+    pub unsynced_lost: u64,
 }
 
 impl AddAssign for Mischief {
@@ -39,6 +44,11 @@ impl AddAssign for Mischief {
         self.gateway_crashes += other.gateway_crashes;
         self.relay_crashes += other.relay_crashes;
         self.stores_failed += other.stores_failed;
+        self.writes_refused += other.writes_refused;
+        self.shed += other.shed;
+        self.rotten += other.rotten;
+        self.torn += other.torn;
+        self.unsynced_lost += other.unsynced_lost;
     }
 }
 
@@ -61,12 +71,24 @@ enum GatewayJob {
         cursor: Cursor,
         commands: Vec<Command>,
     },
+    /// Commands are written and not yet synced.
+    SyncCommands(Cursor),
+    /// Records are written and not yet synced.
+    SyncRecords,
 }
 
 enum RelayJob {
     Recall(SessionId, Epoch),
     Store(Store),
+    /// A run is written and not yet synced.
+    SyncStore(SessionId, usize),
     Load(SessionId, Seq),
+}
+
+/// A record that the robot has offered.
+struct Offer {
+    record: Vec<u8>,
+    at: Seq,
 }
 
 pub struct World {
@@ -92,8 +114,15 @@ pub struct World {
     up: Pipe<(Epoch, UpFrame)>,
     down: Pipe<(Epoch, Down)>,
 
-    accepted: Vec<Vec<u8>>,
+    /// Every record that was ever offered, by its number.
+    offers: Vec<Offer>,
+    /// The numbers of those that are written and not yet acknowledged to the robot.
+    waiting: Vec<usize>,
+    /// The numbers of those that are acknowledged to the robot.
+    accepted: Vec<usize>,
     submitted: Vec<CommandId>,
+    /// How much of the journal was checked, and the number of the last record in it.
+    checked: (usize, Option<usize>),
 }
 
 impl World {
@@ -120,8 +149,11 @@ impl World {
             last_live: 0,
             up: Pipe::new(),
             down: Pipe::new(),
+            offers: Vec::new(),
+            waiting: Vec::new(),
             accepted: Vec::new(),
             submitted: Vec::new(),
+            checked: (0, None),
         };
         world.start_gateway();
         world.start_relay();
@@ -132,6 +164,8 @@ impl World {
         Mischief {
             lost: self.up.lost + self.down.lost,
             doubled: self.up.doubled + self.down.doubled,
+            torn: self.spool.platter.torn + self.disk.platter.torn,
+            unsynced_lost: self.spool.platter.lost + self.disk.platter.lost,
             ..self.mischief
         }
     }
@@ -146,7 +180,9 @@ impl World {
             34..36 => self.crash_relay(),
             36..39 => self.disconnect(),
             39..43 => self.show_status(),
-            43..66 => self.work_gateway(),
+            43..63 => self.work_gateway(),
+            63..65 => self.shed(),
+            65 => self.rot(),
             66..95 => self.work_relay(),
             _ => self.fail_store(),
         }
@@ -195,41 +231,67 @@ impl World {
 
     fn is_settled(&self) -> bool {
         self.spool.is_empty()
-            && self.disk.ledger.acked == self.disk.ledger.next
+            && self.waiting.is_empty()
+            && self.disk.ledger().acked == self.disk.ledger().next
             && self.gateway_jobs.is_empty()
             && self.relay_jobs.is_empty()
     }
 
-    /// At every moment, what has arrived is the beginning of what was accepted.
-    pub fn check_prefixes(&self) {
-        let journal: Vec<&[u8]> = self.disk.records(self.epoch).collect();
-        let accepted = self.accepted.iter().map(Vec::as_slice);
+    /// At every moment the journal has no hole, and what is in it was offered, once and in order.
+    pub fn check_journal(&mut self) {
+        let journal = self.disk.journal();
+        let (checked, mut last) = self.checked;
+        let mut due = match checked.checked_sub(1).and_then(|index| journal.get(index)) {
+            Some((at, item)) => at.plus(item.covers),
+            None => Seq::FIRST,
+        };
+        for (at, item) in journal.get(checked..).unwrap_or_default() {
+            assert_eq!(*at, due, "a hole");
+            due = at.plus(item.covers);
+            if item.record == TOMBSTONE {
+                assert!(self.mischief.shed + self.mischief.rotten > 0, "a tombstone");
+                continue;
+            }
+            let number = number(&item.record);
+            assert!(
+                last.is_none_or(|last| last < number),
+                "doubled or reordered"
+            );
+            let offer = &self.offers[number];
+            assert!(offer.record == item.record, "the record differs");
+            assert_eq!((offer.at, item.covers), (*at, 1), "in another place");
+            last = Some(number);
+        }
+        self.checked = (journal.len(), last);
         assert!(
-            journal.len() <= self.accepted.len(),
-            "more records than were accepted"
-        );
-        assert!(
-            journal.iter().copied().eq(accepted.take(journal.len())),
-            "records differ"
-        );
-        assert!(
-            self.submitted.starts_with(&self.spool.commands),
+            self.submitted.starts_with(self.spool.commands()),
             "commands differ"
         );
         assert!(
-            self.spool.view.first <= self.disk.due(self.epoch),
+            self.spool.view().first <= self.disk.synced_due() || self.spool.is_empty(),
             "freed before stored"
         );
     }
 
-    pub fn check_complete(&self) {
-        self.check_prefixes();
-        assert_eq!(
-            self.disk.records(self.epoch).count(),
-            self.accepted.len(),
-            "records missing"
-        );
-        assert_eq!(self.spool.commands, self.submitted, "commands missing");
+    /// In the end every record that was acknowledged to the robot is in the journal, or a tombstone
+    /// is in its place.
+    pub fn check_complete(&mut self) {
+        self.check_journal();
+        let journal = self.disk.journal();
+        for number in &self.accepted {
+            let offer = &self.offers[*number];
+            let index = journal.partition_point(|(at, _)| *at <= offer.at);
+            let (at, item) = &journal[index.checked_sub(1).expect("before the journal begins")];
+            assert!(
+                at.plus(item.covers) > offer.at,
+                "record {number} is missing"
+            );
+            assert!(
+                item.record == TOMBSTONE || item.record == offer.record,
+                "record {number} was replaced by another"
+            );
+        }
+        assert_eq!(self.spool.commands(), self.submitted, "commands missing");
         assert!(self.is_settled(), "not settled");
     }
 
@@ -238,14 +300,43 @@ impl World {
             return;
         }
         for _ in 0..=self.random.below(6) {
-            let number = self.accepted.len() as u64;
+            let number = self.offers.len();
             let length = usize::try_from(self.random.below(120)).expect("small");
-            let mut record = number.to_le_bytes().to_vec();
+            let mut record = (number as u64).to_le_bytes().to_vec();
             record.resize(8 + length, 0);
-            self.accepted.push(record.clone());
-            self.spool.append(record);
+            let at = self.spool.append(record.clone());
+            self.offers.push(Offer { record, at });
+            self.waiting.push(number);
         }
-        let (next, now) = (self.spool.view.next, self.stamp().uptime);
+        let is_sync = |job: &GatewayJob| matches!(job, GatewayJob::SyncRecords);
+        if !self.gateway_jobs.iter().any(is_sync) {
+            self.gateway_jobs.push(GatewayJob::SyncRecords);
+        }
+    }
+
+    fn shed(&mut self) {
+        if self.gateway.is_some() && self.spool.shed(&mut self.random) {
+            self.note("records shed");
+            self.mischief.shed += 1;
+            self.sync_spool();
+        }
+    }
+
+    fn rot(&mut self) {
+        if self.spool.rot(&mut self.random) {
+            self.note("records rotten");
+            self.mischief.rotten += 1;
+            self.sync_spool();
+        }
+    }
+
+    /// All that is written becomes durable, and then the robot and the link hear of it.
+    fn sync_spool(&mut self) {
+        self.spool.sync();
+        self.gateway_jobs
+            .retain(|job| !matches!(job, GatewayJob::SyncRecords));
+        self.accepted.append(&mut self.waiting);
+        let (next, now) = (self.spool.view().next, self.stamp().uptime);
         self.with_gateway(|gateway| gateway.handle_appended(next, now));
     }
 
@@ -276,6 +367,8 @@ impl World {
             self.mischief.gateway_crashes += 1;
             self.cut();
             self.gateway_jobs.clear();
+            self.waiting.clear();
+            self.spool.crash(&mut self.random);
             if self.random.one_in(3) {
                 // The board lost power, so its clock starts again.
                 self.booted_at = self.now;
@@ -286,7 +379,8 @@ impl World {
 
     fn start_gateway(&mut self) {
         let seed = self.random.next();
-        let core = Gateway::new(self.spool.view, self.spool.down, "sim".to_owned(), seed);
+        let (view, down) = (self.spool.view(), self.spool.down());
+        let core = Gateway::new(view, down, "sim".to_owned(), seed);
         self.gateway = Some(core);
     }
 
@@ -302,6 +396,8 @@ impl World {
                     self.disk.store(store.epoch, store.first, &store.items);
                 }
             }
+            self.disk.crash(&mut self.random);
+            self.checked = (0, None);
             if self.random.one_in(2) {
                 self.disconnect();
             }
@@ -344,7 +440,12 @@ impl World {
         }
     }
 
+    /// A disk refuses what was written to it since the last sync.
     fn fail_store(&mut self) {
+        if self.random.one_in(3) {
+            self.refuse_writes();
+            return;
+        }
         let stores = |job: &RelayJob| matches!(job, RelayJob::Store(_));
         if let Some(index) = self.relay_jobs.iter().position(stores)
             && let RelayJob::Store(store) = self.relay_jobs.remove(index)
@@ -352,6 +453,22 @@ impl World {
             self.mischief.stores_failed += 1;
             let bytes = bytes_of(&store.items);
             self.with_relay(|relay, _| relay.handle_store_failed(store.session, bytes));
+        }
+    }
+
+    /// The gateway's disk is full for a moment: the robot hears that nothing was taken.
+    fn refuse_writes(&mut self) {
+        let is_sync = |job: &GatewayJob| matches!(job, GatewayJob::SyncRecords);
+        if self.gateway_jobs.iter().any(is_sync) {
+            self.note("writes refused");
+            self.mischief.writes_refused += 1;
+            // One commit holds them all.
+            let syncs = |job: &GatewayJob| {
+                matches!(job, GatewayJob::SyncRecords | GatewayJob::SyncCommands(_))
+            };
+            self.gateway_jobs.retain(|job| !syncs(job));
+            self.waiting.clear();
+            self.spool.roll_back();
         }
     }
 
@@ -377,8 +494,14 @@ impl World {
             }
             GatewayJob::Store { cursor, commands } => {
                 self.spool.store(cursor, &commands);
+                self.gateway_jobs
+                    .insert(0, GatewayJob::SyncCommands(cursor));
+            }
+            GatewayJob::SyncCommands(cursor) => {
+                self.sync_spool();
                 self.with_gateway(|gateway| gateway.handle_commands_stored(cursor, now));
             }
+            GatewayJob::SyncRecords => self.sync_spool(),
         }
     }
 
@@ -389,16 +512,24 @@ impl World {
         }
         match self.relay_jobs.remove(0) {
             RelayJob::Recall(session, epoch) => {
-                let (due, ledger) = (self.disk.due(epoch), self.disk.ledger);
+                assert_eq!(epoch, self.epoch);
+                let (due, ledger) = (self.disk.synced_due(), self.disk.ledger());
                 self.with_relay(|relay, now| relay.handle_recalled(session, due, ledger, now));
             }
             RelayJob::Store(store) => {
-                let stored = self.disk.store(store.epoch, store.first, &store.items);
+                let is_written = self.disk.store(store.epoch, store.first, &store.items);
                 let bytes = bytes_of(&store.items);
-                self.with_relay(|relay, _| match stored {
-                    Some(next) => relay.handle_stored(store.session, next, bytes),
-                    None => relay.handle_store_failed(store.session, bytes),
-                });
+                if is_written {
+                    let sync = RelayJob::SyncStore(store.session, bytes);
+                    self.relay_jobs.insert(0, sync);
+                } else {
+                    self.with_relay(|relay, _| relay.handle_store_failed(store.session, bytes));
+                }
+            }
+            RelayJob::SyncStore(session, bytes) => {
+                self.disk.sync();
+                let due = self.disk.synced_due();
+                self.with_relay(|relay, _| relay.handle_stored(session, due, bytes));
             }
             RelayJob::Load(session, from) => {
                 let commands = self.disk.load(from, COMMANDS_PER_FRAME);
@@ -432,7 +563,7 @@ impl World {
             }
             while let Some((epoch, frame)) = self.down.take_due(self.now) {
                 let now = self.stamp();
-                if epoch == self.spool.view.epoch && self.connection.is_some() {
+                if epoch == self.epoch && self.connection.is_some() {
                     self.with_gateway(|gateway| gateway.handle_down(frame, now));
                 }
             }
@@ -491,7 +622,7 @@ impl World {
             }
             FromGateway::Release { next } => {
                 assert!(
-                    next <= self.disk.due(self.epoch),
+                    next <= self.disk.synced_due(),
                     "released before it was stored"
                 );
                 // Releasing is lazy: a crash may come first.
@@ -549,9 +680,9 @@ impl World {
             FromRelay::Load { session, from } => {
                 self.relay_jobs.push(RelayJob::Load(session, from))
             }
-            FromRelay::Sent { to, .. } => assert!(to <= self.disk.ledger.next),
+            FromRelay::Sent { to, .. } => assert!(to <= self.disk.ledger().next),
             FromRelay::Delivered(cursor) => {
-                let stored = self.spool.down.map_or(Seq::FIRST, |down| down.next);
+                let stored = self.spool.down().map_or(Seq::FIRST, |down| down.next);
                 assert!(cursor.next <= stored, "delivered before it was stored");
                 self.disk.delivered(cursor);
             }
@@ -586,4 +717,10 @@ impl World {
             println!("{:?} {what}", self.now.since_boot());
         }
     }
+}
+
+/// The number that a record begins with.
+fn number(record: &[u8]) -> usize {
+    let number = record.first_chunk().expect("a record has a number");
+    usize::try_from(u64::from_le_bytes(*number)).expect("small")
 }
