@@ -117,6 +117,8 @@ pub enum Closed {
     Silent,
     /// The relay does not know the session.
     Unknown,
+    /// The spool has begun a new epoch.
+    Renewed,
 }
 
 /// The gateway half of the link. See the module's documentation.
@@ -148,6 +150,7 @@ enum Phase {
     Offline,
     Greeting {
         hello: HelloId,
+        sent_at: Uptime,
         retry_at: Uptime,
         unanswered: u32,
     },
@@ -248,10 +251,12 @@ impl Gateway {
         self.beat(now);
     }
 
-    /// The answer to [`Output::RenewEpoch`].
+    /// The spool has begun a new epoch: the answer to [`Output::RenewEpoch`], or because its storage had
+    /// to be made anew.
     pub fn handle_renewed(&mut self, spool: SpoolView, now: Stamp) {
         self.spool = spool;
         self.renewing = false;
+        self.close(Closed::Renewed);
         self.greet(0, now);
     }
 
@@ -358,9 +363,10 @@ impl Gateway {
     }
 
     fn handle_welcome(&mut self, welcome: &Welcome, now: Stamp) {
-        let Phase::Greeting { hello, .. } = &self.phase else {
+        let Phase::Greeting { hello, sent_at, .. } = &self.phase else {
             return;
         };
+        let greeted_at = *sent_at;
         let is_possible = welcome.up_next <= Seq::LAST && welcome.down.next <= Seq::LAST;
         if *hello != welcome.hello || !is_possible {
             return;
@@ -382,7 +388,8 @@ impl Gateway {
         self.outputs
             .push_back(Output::Opened(welcome.session, welcome.relay));
         let pace = Pace::new(self.bytes_per_second, now.uptime);
-        let mut session = Session::new(welcome, pace, self.random.next(), now.uptime);
+        let seed = self.random.next();
+        let mut session = Session::new(welcome, pace, seed, greeted_at, now.uptime);
         if self.spool.first <= welcome.up_next {
             self.release(welcome.up_next);
         } else {
@@ -479,6 +486,7 @@ impl Gateway {
         };
         self.phase = Phase::Greeting {
             hello,
+            sent_at: now.uptime,
             retry_at: now.uptime.plus(self.hello_wait.next_wait()),
             unanswered,
         };

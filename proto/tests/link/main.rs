@@ -11,6 +11,7 @@
     reason = "a scenario looks for one kind of output"
 )]
 
+mod clock;
 mod fuzzed;
 mod hostile;
 #[path = "../wire/message.rs"]

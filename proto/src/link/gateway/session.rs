@@ -21,6 +21,8 @@ const ACK_WAIT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_s
 /// robots that were welcomed together drift apart, and do not find a lost relay silent together.
 const LEAST_BEAT_SHARE: f64 = 0.75;
 
+/// How much of a command's delay may go unnoticed because the welcome was late as well.
+const HIDDEN_DELAY: Duration = Duration::from_secs(1);
 /// What seal, topic, MQTT, TCP and IP add to a batch, near enough.
 const FRAME_BYTES: usize = 200;
 
@@ -58,7 +60,15 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(welcome: &Welcome, pace: Pace, seed: u64, now: Uptime) -> Self {
+    pub(super) fn new(
+        welcome: &Welcome,
+        pace: Pace,
+        seed: u64,
+        greeted_at: Uptime,
+        now: Uptime,
+    ) -> Self {
+        // The welcome was sent after the hello, so its own delay can hide no more than this.
+        let longest = micros_between(welcome.uptime, greeted_at.plus(HIDDEN_DELAY));
         Self {
             id: welcome.session,
             relay: welcome.relay,
@@ -73,7 +83,7 @@ impl Session {
             held_until: None,
             read: ReadState::Idle,
             ack_wait: AckWait::default(),
-            fastest: micros_between(welcome.uptime, now),
+            fastest: micros_between(welcome.uptime, now).min(longest),
             beat_interval: welcome
                 .beat_interval
                 .clamp(SHORTEST_BEAT_INTERVAL, LONGEST_INTERVAL),

@@ -1,0 +1,170 @@
+//! What the relay learns of a board's clock, and what a late welcome may hide.
+
+use std::time::Duration;
+
+use brrbrr_proto::down::Down;
+use brrbrr_proto::id::{BootId, ConnectionId, Cursor, Epoch, RelayId, Seq, SessionId};
+use brrbrr_proto::link::Relay;
+use brrbrr_proto::link::gateway::Output as FromGateway;
+use brrbrr_proto::link::relay::{BoardClock, Ledger, Now, Output};
+use brrbrr_proto::live::{Live, Status};
+use brrbrr_proto::time::{Uptime, WallClock};
+use brrbrr_proto::up::{Batch, Beat, Item, Up};
+use proptest::prelude::*;
+
+use crate::pair::{GRANTS, at, commands, drain, drain_relay, hello_in, welcome};
+
+/// The board booted at this moment of the relay's calendar, in microseconds.
+const BOOT: i64 = 1_790_000_000_000_000;
+/// The relay's own clock shows this at that moment.
+const RELAY_UPTIME: u64 = 5_000_000_000;
+
+fn board(micros: u64) -> Uptime {
+    Uptime::new(Duration::from_micros(micros))
+}
+
+/// The relay's clocks when the board's clock shows so many microseconds.
+fn relay_at(board: u64) -> Now {
+    Now {
+        uptime: Uptime::new(Duration::from_micros(RELAY_UPTIME + board)),
+        wall: WallClock(BOOT + i64::try_from(board).expect("fits")),
+    }
+}
+
+fn greeted(hello_way: u64) -> (Relay, u64) {
+    let mut relay = Relay::new(RelayId(6), GRANTS);
+    let mut gateway = crate::pair::gateway(5, 1);
+    let mut stamp = at(0);
+    stamp.uptime = board(1_000_000);
+    gateway.handle_connected(ConnectionId(1), stamp);
+    let hello = hello_in(&drain(&mut gateway)).expect("greets");
+    let came_in = 1_000_000 + hello_way;
+    let session = SessionId(5);
+    relay.handle_hello(Epoch(1), hello, session, relay_at(came_in));
+    let ledger = Ledger {
+        epoch: Epoch(2),
+        acked: Seq::FIRST,
+        next: Seq::FIRST,
+    };
+    relay.handle_recalled(session, Seq::FIRST, ledger, relay_at(came_in));
+    drain_relay(&mut relay);
+    (relay, came_in)
+}
+
+fn beat(sent: u64) -> Up {
+    Up::Beat(Beat {
+        session: SessionId(5),
+        sent: board(sent),
+        down: Cursor {
+            epoch: Epoch(2),
+            next: Seq::FIRST,
+        },
+    })
+}
+
+fn clock_of(relay: &mut Relay, sent: u64, way: u64) -> BoardClock {
+    let batch = Batch {
+        session: SessionId(5),
+        sent: board(sent),
+        first: Seq::FIRST,
+        items: vec![Item {
+            covers: 1,
+            record: vec![1],
+        }],
+    };
+    relay.handle_up(Epoch(1), Up::Batch(batch), relay_at(sent + way));
+    let stored = |output| match output {
+        Output::Store(store) => Some(store.clock),
+        _ => None,
+    };
+    drain_relay(relay)
+        .into_iter()
+        .find_map(stored)
+        .expect("stores")
+}
+
+proptest! {
+    #[test]
+    fn the_boot_lies_between_its_bounds_however_slow_the_ways(
+        hello in 0_u64..5_000_000,
+        welcome in 0_u64..5_000_000,
+        beats in proptest::collection::vec((0_u64..10_000_000, 0_u64..5_000_000), 1..6),
+    ) {
+        let (mut relay, welcomed) = greeted(hello);
+        let mut now = welcomed + welcome;
+        let mut shortest = hello;
+        for (pause, way) in beats {
+            now += pause;
+            shortest = shortest.min(way);
+            relay.handle_up(Epoch(1), beat(now), relay_at(now + way));
+        }
+        let clock = clock_of(&mut relay, now, shortest);
+        prop_assert!(clock.earliest <= BOOT && BOOT <= clock.latest, "{clock:?}");
+        prop_assert_eq!(clock.boot, BootId(1));
+        let off = clock.estimate().abs_diff(BOOT);
+        prop_assert!(off <= clock.uncertainty(), "{} of {}", off, clock.uncertainty());
+        prop_assert!(clock.latest.abs_diff(BOOT) <= shortest);
+    }
+}
+
+#[test]
+fn setting_the_relays_calendar_does_not_disturb_a_session() {
+    let (mut relay, _) = greeted(1_000);
+    relay.handle_up(Epoch(1), beat(2_000_000), relay_at(2_001_000));
+    let jumped = Now {
+        wall: WallClock(0),
+        ..relay_at(3_001_000)
+    };
+    relay.handle_up(Epoch(1), beat(3_000_000), jumped);
+    let clock = clock_of(&mut relay, 4_000_000, 1_000);
+    assert_eq!(clock.latest, BOOT + 1_000);
+    assert!(clock.earliest <= BOOT, "{clock:?}");
+}
+
+#[test]
+fn the_age_of_a_live_frame_is_what_its_way_took() {
+    let (mut relay, welcomed) = greeted(1_000);
+    relay.handle_up(Epoch(1), beat(welcomed + 1_000), relay_at(welcomed + 2_000));
+    drain_relay(&mut relay);
+    let live = Live {
+        session: SessionId(5),
+        count: 1,
+        sampled: board(5_000_000),
+        status: Status::default(),
+    };
+    relay.handle_live(live, relay_at(5_700_000));
+    let age = drain_relay(&mut relay)
+        .into_iter()
+        .find_map(|output| match output {
+            Output::Status(_, age) => Some(age),
+            _ => None,
+        })
+        .expect("shows");
+    let off = age.abs_diff(Duration::from_millis(700));
+    assert!(off <= Duration::from_millis(2), "{age:?}");
+}
+
+#[test]
+fn a_late_welcome_hides_no_more_than_a_second_of_a_commands_delay() {
+    for (welcome_way, command_way, at_least) in
+        [(0, 5_000, 5), (5_000, 5_000, 4), (20_000, 20_000, 19)]
+    {
+        let mut gateway = crate::pair::gateway(0, 1);
+        gateway.handle_connected(ConnectionId(1), at(0));
+        let hello = hello_in(&drain(&mut gateway)).expect("greets");
+        // The relay answered at once, and its clock shows zero then.
+        gateway.handle_down(Down::Welcome(welcome(hello.hello)), at(welcome_way));
+        drain(&mut gateway);
+        let sent = Uptime::new(Duration::from_secs(30));
+        let now = at(30_000 + command_way);
+        gateway.handle_down(commands(1, sent, &[1]), now);
+        let stored = drain(&mut gateway)
+            .into_iter()
+            .find_map(|output| match output {
+                FromGateway::Store { commands, .. } => Some(commands),
+                _ => None,
+            });
+        let left = stored.expect("stores")[0].time_to_live;
+        assert!(left <= Duration::from_secs(60 - at_least), "{left:?}");
+    }
+}
