@@ -10,6 +10,7 @@
 )]
 
 mod disk;
+mod judge;
 mod net;
 mod platter;
 mod random;

@@ -12,7 +12,8 @@ use brrbrr_proto::live::{Live, Status};
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
 use brrbrr_proto::up::{Gone, Hello, Up};
 
-use crate::disk::{RelayDisk, SpoolDisk, TOMBSTONE};
+use crate::disk::{RelayDisk, SpoolDisk};
+use crate::judge::Judge;
 use crate::net::Pipe;
 use crate::random::Random;
 
@@ -85,12 +86,6 @@ enum RelayJob {
     Load(SessionId, Seq),
 }
 
-/// A record that the robot has offered.
-struct Offer {
-    record: Vec<u8>,
-    at: Seq,
-}
-
 pub struct World {
     random: Random,
     trace: bool,
@@ -114,15 +109,8 @@ pub struct World {
     up: Pipe<(Epoch, UpFrame)>,
     down: Pipe<(Epoch, Down)>,
 
-    /// Every record that was ever offered, by its number.
-    offers: Vec<Offer>,
-    /// The numbers of those that are written and not yet acknowledged to the robot.
-    waiting: Vec<usize>,
-    /// The numbers of those that are acknowledged to the robot.
-    accepted: Vec<usize>,
+    judge: Judge,
     submitted: Vec<CommandId>,
-    /// How much of the journal was checked, and the number of the last record in it.
-    checked: (usize, Option<usize>),
 }
 
 impl World {
@@ -149,11 +137,8 @@ impl World {
             last_live: 0,
             up: Pipe::new(),
             down: Pipe::new(),
-            offers: Vec::new(),
-            waiting: Vec::new(),
-            accepted: Vec::new(),
+            judge: Judge::default(),
             submitted: Vec::new(),
-            checked: (0, None),
         };
         world.start_gateway();
         world.start_relay();
@@ -231,38 +216,16 @@ impl World {
 
     fn is_settled(&self) -> bool {
         self.spool.is_empty()
-            && self.waiting.is_empty()
+            && self.judge.is_settled()
             && self.disk.ledger().acked == self.disk.ledger().next
             && self.gateway_jobs.is_empty()
             && self.relay_jobs.is_empty()
     }
 
-    /// At every moment the journal has no hole, and what is in it was offered, once and in order.
+    /// What holds at every moment.
     pub fn check_journal(&mut self) {
-        let journal = self.disk.journal();
-        let (checked, mut last) = self.checked;
-        let mut due = match checked.checked_sub(1).and_then(|index| journal.get(index)) {
-            Some((at, item)) => at.plus(item.covers),
-            None => Seq::FIRST,
-        };
-        for (at, item) in journal.get(checked..).unwrap_or_default() {
-            assert_eq!(*at, due, "a hole");
-            due = at.plus(item.covers);
-            if item.record == TOMBSTONE {
-                assert!(self.mischief.shed + self.mischief.rotten > 0, "a tombstone");
-                continue;
-            }
-            let number = number(&item.record);
-            assert!(
-                last.is_none_or(|last| last < number),
-                "doubled or reordered"
-            );
-            let offer = &self.offers[number];
-            assert!(offer.record == item.record, "the record differs");
-            assert_eq!((offer.at, item.covers), (*at, 1), "in another place");
-            last = Some(number);
-        }
-        self.checked = (journal.len(), last);
+        let may_bury = self.mischief.shed + self.mischief.rotten > 0;
+        self.judge.check_new(self.disk.journal(), may_bury);
         assert!(
             self.submitted.starts_with(self.spool.commands()),
             "commands differ"
@@ -273,24 +236,10 @@ impl World {
         );
     }
 
-    /// In the end every record that was acknowledged to the robot is in the journal, or a tombstone
-    /// is in its place.
+    /// What holds in the end.
     pub fn check_complete(&mut self) {
         self.check_journal();
-        let journal = self.disk.journal();
-        for number in &self.accepted {
-            let offer = &self.offers[*number];
-            let index = journal.partition_point(|(at, _)| *at <= offer.at);
-            let (at, item) = &journal[index.checked_sub(1).expect("before the journal begins")];
-            assert!(
-                at.plus(item.covers) > offer.at,
-                "record {number} is missing"
-            );
-            assert!(
-                item.record == TOMBSTONE || item.record == offer.record,
-                "record {number} was replaced by another"
-            );
-        }
+        self.judge.check_complete(self.disk.journal());
         assert_eq!(self.spool.commands(), self.submitted, "commands missing");
         assert!(self.is_settled(), "not settled");
     }
@@ -300,13 +249,10 @@ impl World {
             return;
         }
         for _ in 0..=self.random.below(6) {
-            let number = self.offers.len();
             let length = usize::try_from(self.random.below(120)).expect("small");
-            let mut record = (number as u64).to_le_bytes().to_vec();
-            record.resize(8 + length, 0);
+            let record = self.judge.next_record(length);
             let at = self.spool.append(record.clone());
-            self.offers.push(Offer { record, at });
-            self.waiting.push(number);
+            self.judge.offered(record, at);
         }
         let is_sync = |job: &GatewayJob| matches!(job, GatewayJob::SyncRecords);
         if !self.gateway_jobs.iter().any(is_sync) {
@@ -335,7 +281,7 @@ impl World {
         self.spool.sync();
         self.gateway_jobs
             .retain(|job| !matches!(job, GatewayJob::SyncRecords));
-        self.accepted.append(&mut self.waiting);
+        self.judge.synced();
         let (next, now) = (self.spool.view().next, self.stamp().uptime);
         self.with_gateway(|gateway| gateway.handle_appended(next, now));
     }
@@ -367,7 +313,7 @@ impl World {
             self.mischief.gateway_crashes += 1;
             self.cut();
             self.gateway_jobs.clear();
-            self.waiting.clear();
+            self.judge.refused();
             self.spool.crash(&mut self.random);
             if self.random.one_in(3) {
                 // The board lost power, so its clock starts again.
@@ -397,7 +343,7 @@ impl World {
                 }
             }
             self.disk.crash(&mut self.random);
-            self.checked = (0, None);
+            self.judge.journal_went_back();
             if self.random.one_in(2) {
                 self.disconnect();
             }
@@ -467,7 +413,7 @@ impl World {
                 matches!(job, GatewayJob::SyncRecords | GatewayJob::SyncCommands(_))
             };
             self.gateway_jobs.retain(|job| !syncs(job));
-            self.waiting.clear();
+            self.judge.refused();
             self.spool.roll_back();
         }
     }
@@ -717,10 +663,4 @@ impl World {
             println!("{:?} {what}", self.now.since_boot());
         }
     }
-}
-
-/// The number that a record begins with.
-fn number(record: &[u8]) -> usize {
-    let number = record.first_chunk().expect("a record has a number");
-    usize::try_from(u64::from_le_bytes(*number)).expect("small")
 }
