@@ -200,6 +200,8 @@ pub struct Entry {
 /// Where records were put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
+    /// The epoch that the positions count in.
+    pub epoch: Epoch,
     /// The position of the first of them.
     pub first: Seq,
     /// The position that the next record of anybody will get at the earliest.

@@ -1,19 +1,244 @@
-//! How records and commands are encoded in the spool's rows. The bytes of a record are those that
-//! the link carries.
+//! How records, commands and the state of the streams are encoded in the spool's rows. The bytes of
+//! a record are those that the link carries.
+//!
+//! SQLite does not notice a page that rotted, so every row has a sum: the CRC-32 of the table's name
+//! and of all other columns, the row's number among them. A row that rotted, or that stands where
+//! it does not belong, does not pass for an intact one.
 
 use brrbrr_proto::down::Command;
-use brrbrr_proto::id::{BootId, CommandId};
+use brrbrr_proto::id::{BootId, CommandId, Cursor, Epoch};
 use brrbrr_proto::time::Uptime;
-use brrbrr_proto::up::{MAX_RECORD_BYTES, Progress, Record};
+use brrbrr_proto::up::{Event, MAX_RECORD_BYTES, Progress, Record};
+use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 
 use super::{
     CommandChange, Entry, HandOver, MAX_SOURCE_BYTES, Result, SourceId, SpoolError, StoredCommand,
 };
 
-/// A record as a row holds it.
-#[derive(Debug)]
+/// How much a record matters when room has to be made. Its number is stored: it never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    /// A sample of the status.
+    Telemetry,
+    /// An integrator's own.
+    Custom,
+    /// What people and programs act on: changes, arrivals, alarms, steps of commands.
+    Essential,
+    /// What is left of others: a tombstone, or thinned telemetry.
+    Gap,
+}
+
+impl Class {
+    pub(super) const fn of(event: &Event) -> Self {
+        match event {
+            Event::Telemetry(_) => Self::Telemetry,
+            Event::Custom(_) => Self::Custom,
+            Event::Changed(_) | Event::Arrived(_) | Event::Alarm(_) | Event::Command(_) => {
+                Self::Essential
+            }
+            Event::Tombstone(_) | Event::Thinned(_) => Self::Gap,
+        }
+    }
+
+    /// The number that is stored.
+    pub(super) const fn number(self) -> u64 {
+        match self {
+            Self::Telemetry => 0,
+            Self::Custom => 1,
+            Self::Essential => 2,
+            Self::Gap => 3,
+        }
+    }
+}
+
+/// A row of `record`, as the file has it. Integers are SQLite's, with the sign taken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RecordRow<'a> {
+    /// Its number, which is its position plus the stream's shift.
+    pub(super) row: u64,
+    /// The number of its [`Class`].
+    pub(super) class: u64,
+    /// How many positions it stands for; never zero.
+    pub(super) covers: u64,
+    /// What [`RecordRow::right_sum`] was when it was written.
+    pub(super) sum: u64,
+    /// An encoded [`Record`].
+    pub(super) bytes: &'a [u8],
+}
+
+impl<'a> RecordRow<'a> {
+    /// A row for this number with the right sum.
+    pub(super) fn sealed(row: u64, record: &'a EncodedRecord) -> Self {
+        let mut sealed = Self {
+            row,
+            class: record.class.number(),
+            covers: record.covers,
+            sum: 0,
+            bytes: &record.bytes,
+        };
+        sealed.sum = sealed.right_sum();
+        sealed
+    }
+
+    /// Whether the row is as it was written, and where it was written.
+    pub(super) fn is_intact(&self) -> bool {
+        self.sum == self.right_sum() && self.covers > 0
+    }
+
+    /// The row after the last that it stands for.
+    pub(super) const fn end(&self) -> u64 {
+        self.row.saturating_add(self.covers)
+    }
+
+    fn right_sum(&self) -> u64 {
+        Sum::of("record")
+            .numbers([self.row, self.class, self.covers])
+            .bytes(self.bytes)
+            .done()
+    }
+}
+
+/// The state of both streams, as the one row of `stream` has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stream {
+    /// The incarnation of the up stream.
+    pub(super) epoch: Epoch,
+    /// Row number minus position.
+    pub(super) shift: u64,
+    /// The first row that was not released yet, or that will be the next.
+    pub(super) released: u64,
+    /// How far the down stream is stored.
+    pub(super) down: Option<Cursor>,
+    /// The latest status, encoded.
+    pub(super) status: Option<Vec<u8>>,
+}
+
+impl Stream {
+    /// What of it is kept in a second place.
+    pub(super) const fn identity(&self) -> Identity {
+        Identity {
+            epoch: self.epoch,
+            shift: self.shift,
+        }
+    }
+
+    /// The sum that belongs to its row.
+    pub(super) fn sum(&self) -> u64 {
+        let Self {
+            epoch,
+            shift,
+            released,
+            down,
+            status,
+        } = self;
+        let down = down.map_or([0, 0, 0], |down| [1, down.epoch.0, down.next.0]);
+        Sum::of("stream")
+            .numbers([epoch.0, *shift, *released])
+            .numbers(down)
+            .numbers([u64::from(status.is_some())])
+            .bytes(status.as_deref().unwrap_or_default())
+            .done()
+    }
+}
+
+/// What the positions in the file mean, as the one row of `identity` has it: a copy of what
+/// `stream` says, on a page that is hardly ever written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// The incarnation of the up stream.
+    pub(super) epoch: Epoch,
+    /// Row number minus position.
+    pub(super) shift: u64,
+}
+
+impl Identity {
+    /// The sum that belongs to its row.
+    pub(super) fn sum(&self) -> u64 {
+        Sum::of("identity")
+            .numbers([self.epoch.0, self.shift])
+            .done()
+    }
+}
+
+/// A row of `command`, as the file has it. Integers are SQLite's, with the sign taken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CommandRow<'a> {
+    /// Its number: commands count in the order of their arrival.
+    pub(super) place: u64,
+    /// The command's id, 16 bytes.
+    pub(super) id: &'a [u8],
+    /// 1 for a motion, else 0.
+    pub(super) motion: u64,
+    /// 1 for one that has ended, else 0.
+    pub(super) ended: u64,
+    /// The part that never changes.
+    pub(super) content: &'a [u8],
+    /// The part that changes.
+    pub(super) step: &'a [u8],
+    /// What [`CommandRow::right_sum`] was when it was written.
+    pub(super) sum: u64,
+}
+
+impl CommandRow<'_> {
+    /// The same row with the right sum.
+    pub(super) fn sealed(self) -> Self {
+        Self {
+            sum: self.right_sum(),
+            ..self
+        }
+    }
+
+    /// Whether the row is as it was written, and where it was written.
+    pub(super) fn is_intact(&self) -> bool {
+        self.sum == self.right_sum()
+    }
+
+    fn right_sum(&self) -> u64 {
+        Sum::of("command")
+            .numbers([self.place, self.motion, self.ended])
+            .bytes(self.id)
+            .bytes(self.content)
+            .bytes(self.step)
+            .done()
+    }
+}
+
+/// A sum in the making.
+struct Sum(Hasher);
+
+impl Sum {
+    fn of(table: &str) -> Self {
+        let mut hasher = Hasher::new();
+        hasher.update(table.as_bytes());
+        Self(hasher)
+    }
+
+    fn numbers<const COUNT: usize>(mut self, numbers: [u64; COUNT]) -> Self {
+        for number in numbers {
+            self.0.update(&number.to_le_bytes());
+        }
+        self
+    }
+
+    /// The length goes before the bytes, so that no byte can pass from one column to the next.
+    fn bytes(mut self, bytes: &[u8]) -> Self {
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.0.update(&length.to_le_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    fn done(self) -> u64 {
+        u64::from(self.0.finalize())
+    }
+}
+
+/// A record before it has a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EncodedRecord {
+    /// How much it matters.
+    pub(super) class: Class,
     /// How many positions it stands for; never zero.
     pub(super) covers: u64,
     /// Its bytes.
@@ -21,13 +246,16 @@ pub(super) struct EncodedRecord {
 }
 
 impl EncodedRecord {
-    fn encode(record: &Record) -> Result<Self> {
+    pub(super) fn encode(record: &Record) -> Result<Self> {
         let bytes = postcard::to_stdvec(record)?;
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(SpoolError::RecordTooLong(bytes.len()));
         }
-        let covers = record.covers();
-        Ok(Self { covers, bytes })
+        Ok(Self {
+            class: Class::of(&record.event),
+            covers: record.covers(),
+            bytes,
+        })
     }
 }
 
@@ -103,8 +331,8 @@ struct Content {
 }
 
 /// The part of a stored command that changes.
-pub(super) fn encode_step(progress: Progress, hand_over: HandOver) -> Result<Vec<u8>> {
-    Ok(postcard::to_stdvec(&(progress, hand_over))?)
+pub(super) fn encode_step(progress: Progress, hand_over: HandOver) -> postcard::Result<Vec<u8>> {
+    postcard::to_stdvec(&(progress, hand_over))
 }
 
 /// Puts the two parts of a stored command together.
@@ -124,4 +352,141 @@ pub(super) fn decode_command(content: &[u8], step: &[u8]) -> postcard::Result<St
         progress,
         hand_over,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn record(bytes: &[u8]) -> RecordRow<'_> {
+        RecordRow {
+            row: 5,
+            class: 1,
+            covers: 1,
+            sum: 0,
+            bytes,
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_changed_in_any_column_is_not_intact() {
+        let written = EncodedRecord {
+            class: Class::Custom,
+            covers: 3,
+            bytes: b"abc".to_vec(),
+        };
+        let row = RecordRow::sealed(5, &written);
+        assert!(row.is_intact());
+        assert!(!RecordRow { row: 6, ..row }.is_intact());
+        assert!(!RecordRow { class: 2, ..row }.is_intact());
+        assert!(!RecordRow { covers: 2, ..row }.is_intact());
+        assert!(
+            !RecordRow {
+                bytes: b"abd",
+                ..row
+            }
+            .is_intact()
+        );
+        let sum = row.sum ^ 1;
+        assert!(!RecordRow { sum, ..row }.is_intact());
+    }
+
+    #[test]
+    fn a_row_that_stands_for_nothing_is_not_intact() {
+        let mut row = RecordRow {
+            covers: 0,
+            ..record(b"abc")
+        };
+        row.sum = row.right_sum();
+        assert!(!row.is_intact());
+    }
+
+    #[test]
+    fn a_command_that_is_changed_in_any_column_is_not_intact() {
+        let row = CommandRow {
+            place: 1,
+            id: &[7; 16],
+            motion: 1,
+            ended: 0,
+            content: b"content",
+            step: b"step",
+            sum: 0,
+        };
+        let row = row.sealed();
+        assert!(row.is_intact());
+        assert!(!CommandRow { place: 2, ..row }.is_intact());
+        assert!(
+            !CommandRow {
+                id: &[8; 16],
+                ..row
+            }
+            .is_intact()
+        );
+        assert!(!CommandRow { motion: 0, ..row }.is_intact());
+        assert!(!CommandRow { ended: 1, ..row }.is_intact());
+        let (content, step) = (b"contents".as_slice(), b"tep".as_slice());
+        assert!(
+            !CommandRow {
+                content,
+                step,
+                ..row
+            }
+            .is_intact()
+        );
+    }
+
+    #[test]
+    fn the_state_of_the_streams_has_another_sum_when_any_part_of_it_changes() {
+        let cursor = Cursor {
+            epoch: Epoch(0),
+            next: brrbrr_proto::id::Seq(0),
+        };
+        let stream = Stream {
+            epoch: Epoch(1),
+            shift: 2,
+            released: 3,
+            down: None,
+            status: None,
+        };
+        let changed = [
+            Stream {
+                epoch: Epoch(2),
+                ..stream.clone()
+            },
+            Stream {
+                shift: 3,
+                ..stream.clone()
+            },
+            Stream {
+                released: 4,
+                ..stream.clone()
+            },
+            Stream {
+                down: Some(cursor),
+                ..stream.clone()
+            },
+            Stream {
+                status: Some(Vec::new()),
+                ..stream.clone()
+            },
+        ];
+        for changed in changed {
+            assert_ne!(changed.sum(), stream.sum(), "{changed:?}");
+        }
+        let identity = stream.identity();
+        let (epoch, shift) = (Epoch(2), 3);
+        assert_ne!(Identity { epoch, ..identity }.sum(), identity.sum());
+        assert_ne!(Identity { shift, ..identity }.sum(), identity.sum());
+    }
+
+    /// The sums are stored, so they never change.
+    #[test]
+    fn a_sum_is_the_same_in_every_version() {
+        let written = EncodedRecord {
+            class: Class::Custom,
+            covers: 1,
+            bytes: b"abc".to_vec(),
+        };
+        assert_eq!(RecordRow::sealed(5, &written).sum, 0x52d4_8315);
+    }
 }

@@ -1,13 +1,17 @@
 //! The spool's database: SQLite with a write-ahead log, synced at every commit.
 //!
 //! ```text
-//! record(seq INTEGER PRIMARY KEY, covers, bytes)   what waits, by row number
-//! stream(epoch, shift, released, …)                one row: the state of both streams
-//! command(place, id, motion, ended, content, step) the commands, ended ones up to a number
-//! source(place, name)                              names of messages that were written
+//! record(seq INTEGER PRIMARY KEY, class, covers, sum, bytes)  what waits, by row number
+//! stream(epoch, shift, released, …, sum)                      one row: the state of both streams
+//! identity(epoch, shift, sum)                                 one row: a copy for a salvage
+//! command(place, id, motion, ended, content, step, sum)       the commands, ended ones up to a number
+//! source(place, name)                                         names of messages that were written
 //! ```
 //! A row number is the position plus `shift`: a new epoch moves the shift and touches no row.
-//! Deleting what was released is part of the transaction that records how far it was.
+//! Deleting what was released is part of the transaction that records how far it was. Appending
+//! touches `record` alone. Every row that is read is compared with its sum.
+
+mod transaction;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,23 +22,25 @@ use brrbrr_proto::id::{Cursor, Epoch, Seq};
 use brrbrr_proto::live::Status;
 use brrbrr_proto::time::WallClock;
 use brrbrr_proto::up::Item;
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, ErrorCode, Row, params};
 
-use super::format::{self, EncodedCommand, EncodedEntry, EncodedRecord};
-use super::{
-    Appended, CommandChange, ENDED_COMMANDS_KEPT, ReadBack, Result, SOURCES_KEPT, SourceId,
-    SpoolError, SpoolState, StoredCommand, StoredCommands, Written,
-};
+use super::format::{self, CommandRow, Identity, RecordRow, Stream};
+use super::{ReadBack, Result, SourceId, SpoolError, SpoolState, StoredCommand};
 
-/// The format this version writes and the newest it reads.
-const FORMAT: i64 = 1;
+pub(super) use self::transaction::Transaction;
+
+/// The format this version writes and reads. No release wrote an older one.
+const FORMAT: i64 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE record (
         seq INTEGER PRIMARY KEY,
+        class INTEGER NOT NULL,
         covers INTEGER NOT NULL,
+        sum INTEGER NOT NULL,
         bytes BLOB NOT NULL
     );
+    CREATE INDEX gap ON record (seq) WHERE class = 3;
     CREATE TABLE stream (
         only INTEGER PRIMARY KEY CHECK (only = 1),
         epoch INTEGER NOT NULL,
@@ -42,7 +48,14 @@ const SCHEMA: &str = "
         released INTEGER NOT NULL,
         down_epoch INTEGER,
         down_next INTEGER,
-        status BLOB
+        status BLOB,
+        sum INTEGER NOT NULL
+    );
+    CREATE TABLE identity (
+        only INTEGER PRIMARY KEY CHECK (only = 1),
+        epoch INTEGER NOT NULL,
+        shift INTEGER NOT NULL,
+        sum INTEGER NOT NULL
     );
     CREATE TABLE command (
         place INTEGER PRIMARY KEY,
@@ -50,7 +63,8 @@ const SCHEMA: &str = "
         motion INTEGER NOT NULL,
         ended INTEGER NOT NULL,
         content BLOB NOT NULL,
-        step BLOB NOT NULL
+        step BLOB NOT NULL,
+        sum INTEGER NOT NULL
     );
     CREATE TABLE source (
         place INTEGER PRIMARY KEY,
@@ -69,10 +83,6 @@ const LOG_BYTES: i64 = 8 * 1024 * 1024;
 /// ending lets go within this.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many positions one transaction deletes at most, so that a large release does not keep
-/// appends waiting.
-const RELEASE_STEP: u64 = 4096;
-
 /// Statements kept ready.
 const STATEMENTS: usize = 32;
 
@@ -84,27 +94,74 @@ impl RowNumber {
     const fn sql(self) -> i64 {
         self.0.cast_signed()
     }
+
+    const fn plus(self, count: u64) -> Self {
+        Self(self.0.saturating_add(count))
+    }
 }
 
-/// Where the up stream stands. A copy of what the database holds, so that no call must look it up.
-#[derive(Debug, Clone, Copy)]
+/// Where the streams stand. A copy of what the database holds, so that no call must look it up.
+#[derive(Debug, Clone)]
 struct Head {
-    epoch: Epoch,
-    /// Row number minus position.
-    shift: u64,
+    stream: Stream,
     /// The lowest row present, or `next`.
     first: RowNumber,
+    /// The row after all that the lowest row stands for, or `next`.
+    first_end: RowNumber,
     /// The row of the next record.
     next: RowNumber,
 }
 
 impl Head {
     const fn row(&self, position: Seq) -> RowNumber {
-        RowNumber(position.0.saturating_add(self.shift))
+        RowNumber(position.0.saturating_add(self.stream.shift))
     }
 
     const fn position(&self, row: RowNumber) -> Seq {
-        Seq(row.0.saturating_sub(self.shift))
+        Seq(row.0.saturating_sub(self.stream.shift))
+    }
+
+    /// Whether a row ends at or before this one, so that it can be let go of.
+    fn holds_before(&self, next: RowNumber) -> bool {
+        self.first < self.next && self.first_end <= next
+    }
+}
+
+/// Why something could not be done, before it is known what it was.
+#[derive(Debug)]
+enum Fault {
+    Sqlite(rusqlite::Error),
+    Encode(postcard::Error),
+    /// What cannot be what was written.
+    Corrupt(String),
+}
+
+/// The answer of what works on the tables.
+type Outcome<T> = std::result::Result<T, Fault>;
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<postcard::Error> for Fault {
+    fn from(error: postcard::Error) -> Self {
+        Self::Encode(error)
+    }
+}
+
+impl Fault {
+    /// What it is to callers, given what was tried.
+    fn into_error(self, doing: &'static str, path: &Path) -> SpoolError {
+        match self {
+            Self::Sqlite(reason) => database_error(doing, path, reason),
+            Self::Encode(error) => SpoolError::Encode(error),
+            Self::Corrupt(what) => {
+                let path = path.to_owned();
+                SpoolError::Corrupt { path, what }
+            }
+        }
     }
 }
 
@@ -147,6 +204,11 @@ fn open_or_make(path: &Path) -> Result<(Database, SpoolState)> {
     connection
         .busy_timeout(LOCK_PATIENCE)
         .map_err(fault("open"))?;
+    // A new file gets room to give back; on one that has tables this does nothing. It must come before
+    // the log, which writes the first page.
+    connection
+        .pragma_update(None, "auto_vacuum", "INCREMENTAL")
+        .map_err(fault("open"))?;
     for (pragma, value) in [("locking_mode", "EXCLUSIVE"), ("journal_mode", "WAL")] {
         connection
             .pragma_update_and_check(None, pragma, value, |_| Ok(()))
@@ -162,34 +224,45 @@ fn open_or_make(path: &Path) -> Result<(Database, SpoolState)> {
         .map_err(fault("open"))?;
     match format {
         0 => make(&connection, path)?,
-        1..=FORMAT => {}
+        FORMAT => {}
+        older if (1..FORMAT).contains(&older) => {
+            let what = format!("its format is {older}, which no release wrote");
+            let path = path.to_owned();
+            return Err(SpoolError::Corrupt { path, what });
+        }
         found => {
             let (path, known) = (path.to_owned(), FORMAT);
             return Err(SpoolError::Newer { path, found, known });
         }
     }
-    let head = read_head(&connection).map_err(fault("open"))?;
+    let head = read_head(&connection).map_err(|fault| fault.into_error("open", path))?;
     let database = Database {
         connection,
         path: path.to_owned(),
         head,
         commits: 0,
     };
-    let state = database.state()?;
+    let state = read_state(&database.connection, &database.head);
+    let state = state.map_err(|fault| fault.into_error("read", path))?;
     Ok((database, state))
 }
 
 /// Makes the tables and draws the epoch. Done in one transaction, so a crash leaves nothing half.
 fn make(connection: &Connection, path: &Path) -> Result<()> {
     let epoch = Epoch(getrandom::u64().map_err(SpoolError::NoRandomness)?);
+    let stream = Stream {
+        epoch,
+        shift: 0,
+        released: Seq::FIRST.0,
+        down: None,
+        status: None,
+    };
     let made = connection
         .execute_batch("BEGIN IMMEDIATE")
         .and_then(|()| connection.execute_batch(SCHEMA))
-        .and_then(|()| {
-            let sql = "INSERT INTO stream (only, epoch, shift, released) VALUES (1, ?1, 0, 1)";
-            connection.execute(sql, [epoch.0.cast_signed()])
-        })
-        .and_then(|_| connection.pragma_update(None, "user_version", FORMAT))
+        .and_then(|()| write_stream(connection, &stream))
+        .and_then(|()| write_identity(connection, stream.identity()))
+        .and_then(|()| connection.pragma_update(None, "user_version", FORMAT))
         .and_then(|()| connection.execute_batch("COMMIT"));
     made.map_err(|reason| database_error("make", path, reason))?;
     // The name of the new file must survive a power cut as well as its content.
@@ -202,32 +275,136 @@ fn make(connection: &Connection, path: &Path) -> Result<()> {
         .map_err(|reason| file_error("sync", folder, reason))
 }
 
-fn read_head(connection: &Connection) -> rusqlite::Result<Head> {
-    let sql = "SELECT epoch, shift, released FROM stream";
-    let (epoch, shift, released) = connection.query_row(sql, [], |row| {
-        let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
-        Ok((Epoch(number(0)?), number(1)?, number(2)?))
+fn write_stream(connection: &Connection, stream: &Stream) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO stream
+               (only, epoch, shift, released, down_epoch, down_next, status, sum)
+               VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    connection.prepare_cached(sql)?.execute(params![
+        stream.epoch.0.cast_signed(),
+        stream.shift.cast_signed(),
+        stream.released.cast_signed(),
+        stream.down.map(|down| down.epoch.0.cast_signed()),
+        stream.down.map(|down| down.next.0.cast_signed()),
+        stream.status,
+        stream.sum().cast_signed(),
+    ])?;
+    Ok(())
+}
+
+fn write_identity(connection: &Connection, identity: Identity) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO identity (only, epoch, shift, sum) VALUES (1, ?1, ?2, ?3)";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.execute([
+        identity.epoch.0.cast_signed(),
+        identity.shift.cast_signed(),
+        identity.sum().cast_signed(),
+    ])?;
+    Ok(())
+}
+
+fn check_identity(connection: &Connection, expected: Identity) -> Outcome<()> {
+    let sql = "SELECT epoch, shift, sum FROM identity";
+    let (found, sum) = connection.query_row(sql, [], |row| {
+        let epoch = Epoch(unsigned(row, 0)?);
+        let shift = unsigned(row, 1)?;
+        Ok((Identity { epoch, shift }, unsigned(row, 2)?))
     })?;
+    if found == expected && sum == expected.sum() {
+        Ok(())
+    } else {
+        let what = "the row of table identity is not as it was written".to_owned();
+        Err(Fault::Corrupt(what))
+    }
+}
+
+fn read_stream(connection: &Connection) -> Outcome<Stream> {
+    let sql = "SELECT epoch, shift, released, down_epoch, down_next, status, sum FROM stream";
+    let (stream, sum) = connection.query_row(sql, [], |row| {
+        let down = row.get::<_, Option<i64>>(3)?.zip(row.get(4)?);
+        let stream = Stream {
+            epoch: Epoch(unsigned(row, 0)?),
+            shift: unsigned(row, 1)?,
+            released: unsigned(row, 2)?,
+            down: down.map(|(epoch, next): (i64, i64)| Cursor {
+                epoch: Epoch(epoch.cast_unsigned()),
+                next: Seq(next.cast_unsigned()),
+            }),
+            status: row.get(5)?,
+        };
+        Ok((stream, unsigned(row, 6)?))
+    })?;
+    if stream.sum() == sum {
+        Ok(stream)
+    } else {
+        Err(Fault::Corrupt(
+            "the row of table stream is not as it was written".to_owned(),
+        ))
+    }
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(i64::cast_unsigned)
+}
+
+fn read_head(connection: &Connection) -> Outcome<Head> {
+    let stream = read_stream(connection)?;
+    check_identity(connection, stream.identity())?;
     // Both ends of the primary key: no row between them is looked at.
     let first = first_row(connection)?;
-    let sql = "SELECT seq + covers FROM record ORDER BY seq DESC LIMIT 1";
-    let after_last = connection
-        .query_row(sql, [], |row| row.get(0).map(i64::cast_unsigned))
-        .optional()?;
-    let next = RowNumber(after_last.unwrap_or(released).max(released));
+    let sql = "SELECT seq, class, covers, sum, bytes FROM record ORDER BY seq DESC LIMIT 1";
+    let after_last = only_row(connection, sql, |row| RowNumber(row.end()))?;
+    let released = RowNumber(stream.released);
+    let next = after_last.unwrap_or(released).max(released);
+    let (first, first_end) = first.unwrap_or((next, next));
     Ok(Head {
-        epoch,
-        shift,
-        first: first.unwrap_or(next),
+        stream,
+        first,
+        first_end,
         next,
     })
 }
 
-fn first_row(connection: &Connection) -> rusqlite::Result<Option<RowNumber>> {
-    connection
-        .prepare_cached("SELECT min(seq) FROM record")?
-        .query_row([], |row| row.get::<_, Option<i64>>(0))
-        .map(|seq| seq.map(|seq| RowNumber(seq.cast_unsigned())))
+/// The lowest row, and the row after all that it stands for.
+fn first_row(connection: &Connection) -> Outcome<Option<(RowNumber, RowNumber)>> {
+    let sql = "SELECT seq, class, covers, sum, bytes FROM record ORDER BY seq LIMIT 1";
+    only_row(connection, sql, |row| {
+        (RowNumber(row.row), RowNumber(row.end()))
+    })
+}
+
+/// The row of `record` that a query finds, if there is one, compared with its sum.
+fn only_row<T>(
+    connection: &Connection,
+    sql: &str,
+    take: impl FnOnce(RecordRow<'_>) -> T,
+) -> Outcome<Option<T>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    Ok(Some(take(record_row(row)?)))
+}
+
+/// The row that a query with the columns of `record` has come to, compared with its sum.
+fn record_row<'a>(row: &'a Row<'_>) -> Outcome<RecordRow<'a>> {
+    let bytes = row.get_ref(4)?.as_blob();
+    let record = RecordRow {
+        row: unsigned(row, 0)?,
+        class: unsigned(row, 1)?,
+        covers: unsigned(row, 2)?,
+        sum: unsigned(row, 3)?,
+        bytes: bytes.map_err(|_| Fault::Corrupt("a record that is no blob".to_owned()))?,
+    };
+    if record.is_intact() {
+        Ok(record)
+    } else {
+        let what = format!(
+            "row {} of table record is not as it was written",
+            record.row
+        );
+        Err(Fault::Corrupt(what))
+    }
 }
 
 impl Database {
@@ -239,13 +416,9 @@ impl Database {
         self.connection
             .execute_batch("BEGIN IMMEDIATE")
             .map_err(|reason| self.error("write to", reason))?;
-        let mut transaction = Transaction {
-            connection: &self.connection,
-            path: &self.path,
-            head: self.head,
-        };
+        let mut transaction = Transaction::new(&self.connection, &self.path, self.head.clone());
         let done = work(&mut transaction);
-        let head = transaction.head;
+        let head = transaction.into_head();
         let committed = done.and_then(|value| {
             let commit = self.connection.execute_batch("COMMIT");
             commit.map_err(|reason| self.error("write to", reason))?;
@@ -273,47 +446,66 @@ impl Database {
         self.commits
     }
 
-    /// Whether rows before `next` are still present.
+    /// Whether rows that end before `next` are still present.
     pub(super) fn holds_before(&self, next: Seq) -> bool {
-        self.head.first < self.head.row(next).min(self.head.next)
+        self.head.holds_before(self.head.row(next))
     }
 
     pub(super) fn read(&self, from: Seq, max_items: usize, max_bytes: usize) -> Result<ReadBack> {
         self.read_rows(self.head.row(from), max_items, max_bytes)
-            .map_err(|reason| self.error("read", reason))
+            .map_err(|fault| fault.into_error("read", &self.path))
     }
 
-    fn read_rows(
-        &self,
-        from: RowNumber,
-        max_items: usize,
-        max_bytes: usize,
-    ) -> rusqlite::Result<ReadBack> {
-        let sql = "SELECT seq, covers, bytes FROM record WHERE seq >= ?1 ORDER BY seq LIMIT ?2";
-        let limit = i64::try_from(max_items.max(1)).unwrap_or(i64::MAX);
+    fn read_rows(&self, from: RowNumber, max_items: usize, max_bytes: usize) -> Outcome<ReadBack> {
+        // A row may begin before `from` and stand for it as well.
+        let sql = "SELECT seq, class, covers, sum, bytes FROM record
+                   WHERE seq >= (SELECT coalesce(max(seq), 0) FROM record WHERE seq <= ?1)
+                   ORDER BY seq";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query(params![from.sql(), limit])?;
-        let mut items = Vec::new();
-        let (mut first, mut due, mut bytes) = (self.head.next, self.head.next, 0);
-        while let Some(row) = rows.next()? {
-            let at = RowNumber(row.get::<_, i64>(0)?.cast_unsigned());
-            let covers = row.get::<_, i64>(1)?.cast_unsigned();
-            let record: Vec<u8> = row.get(2)?;
-            if items.is_empty() {
-                (first, due) = (at, at);
-            }
-            bytes += record.len();
-            if at != due || (bytes > max_bytes && !items.is_empty()) {
+        let mut rows = statement.query([from.sql()])?;
+        let from = from.max(self.head.first);
+        let (mut due, mut bytes) = (from, 0);
+        let mut items: Vec<Item> = Vec::new();
+        while due < self.head.next && items.len() < max_items.max(1) {
+            let row = match self.row_at(rows.next()?, due, items.is_empty()) {
+                Ok(row) => row,
+                // What is intact before the damage is worth having.
+                Err(Fault::Corrupt(_)) if !items.is_empty() => break,
+                Err(fault) => return Err(fault),
+            };
+            bytes += row.bytes.len();
+            if bytes > max_bytes && !items.is_empty() {
                 break;
             }
-            due = RowNumber(at.0.saturating_add(covers));
-            items.push(Item { covers, record });
+            items.push(Item {
+                covers: row.end() - due.0,
+                record: row.bytes.to_vec(),
+            });
+            due = RowNumber(row.end());
         }
         Ok(ReadBack {
-            epoch: self.head.epoch,
-            first: self.head.position(first),
+            epoch: self.head.stream.epoch,
+            first: self.head.position(if items.is_empty() {
+                self.head.next
+            } else {
+                from
+            }),
             items,
         })
+    }
+
+    /// The row that stands for `due`: it begins there, or before it where `inside` allows that.
+    fn row_at<'a>(
+        &self,
+        row: Option<&'a Row<'_>>,
+        due: RowNumber,
+        inside: bool,
+    ) -> Outcome<RecordRow<'a>> {
+        let found = row.map(record_row).transpose()?;
+        found
+            .filter(|row| row.end() > due.0)
+            .filter(|row| row.row == due.0 || (inside && row.row < due.0))
+            .ok_or_else(|| Fault::Corrupt(format!("row {} of table record is missing", due.0)))
     }
 
     pub(super) fn knows(&self, source: &SourceId) -> Result<bool> {
@@ -330,251 +522,71 @@ impl Database {
             .map_err(|reason| self.error("tidy up", reason))
     }
 
-    fn state(&self) -> Result<SpoolState> {
-        read_state(&self.connection, &self.path, &self.head)
-    }
-
     fn error(&self, doing: &'static str, reason: rusqlite::Error) -> SpoolError {
         database_error(doing, &self.path, reason)
     }
 }
 
-fn read_state(connection: &Connection, path: &Path, head: &Head) -> Result<SpoolState> {
-    let fault = |reason| database_error("read", path, reason);
-    let sql = "SELECT down_epoch, down_next, status FROM stream";
-    let (down, status) = connection
-        .query_row(sql, [], |row| Ok((down_cursor(row)?, row.get(2)?)))
-        .map_err(fault)?;
-    let status: Option<Vec<u8>> = status;
+fn read_state(connection: &Connection, head: &Head) -> Outcome<SpoolState> {
     // A status of long ago is not worth a failure.
-    let status = status.and_then(|bytes| postcard::from_bytes::<Status>(&bytes).ok());
-    let unfinished = "SELECT content, step FROM command WHERE ended = 0 ORDER BY place";
-    let newest = "SELECT content, step FROM command WHERE motion = 1 ORDER BY place DESC LIMIT 1";
+    let status = head.stream.status.as_deref();
+    let status = status.and_then(|bytes| postcard::from_bytes::<Status>(bytes).ok());
+    let unfinished = "SELECT place, id, motion, ended, content, step, sum FROM command
+                      WHERE ended = 0 ORDER BY place";
+    let newest = "SELECT place, id, motion, ended, content, step, sum FROM command
+                  WHERE motion = 1 ORDER BY place DESC LIMIT 1";
     Ok(SpoolState {
-        epoch: head.epoch,
+        epoch: head.stream.epoch,
         first: head.position(head.first),
         next: head.position(head.next),
-        down,
+        down: head.stream.down,
         status: status.unwrap_or_default(),
-        commands: read_commands(connection, path, unfinished)?,
-        last_motion: read_commands(connection, path, newest)?.pop(),
+        commands: read_commands(connection, unfinished)?,
+        last_motion: read_commands(connection, newest)?.pop(),
         moved_aside: None,
     })
 }
 
-fn down_cursor(row: &Row<'_>) -> rusqlite::Result<Option<Cursor>> {
-    let epoch: Option<i64> = row.get(0)?;
-    let next: Option<i64> = row.get(1)?;
-    Ok(epoch.zip(next).map(|(epoch, next)| Cursor {
-        epoch: Epoch(epoch.cast_unsigned()),
-        next: Seq(next.cast_unsigned()),
-    }))
+fn read_commands(connection: &Connection, sql: &str) -> Outcome<Vec<StoredCommand>> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut commands = Vec::new();
+    while let Some(row) = rows.next()? {
+        let row = command_row(row)?;
+        let command = format::decode_command(row.content, row.step);
+        let place = row.place;
+        commands.push(
+            command.map_err(|reason| {
+                Fault::Corrupt(format!("row {place} of table command: {reason}"))
+            })?,
+        );
+    }
+    Ok(commands)
 }
 
-fn read_commands(connection: &Connection, path: &Path, sql: &str) -> Result<Vec<StoredCommand>> {
-    let rows: Vec<(Vec<u8>, Vec<u8>)> = connection
-        .prepare(sql)
-        .and_then(|mut statement| {
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            rows.collect()
-        })
-        .map_err(|reason| database_error("read", path, reason))?;
-    rows.iter()
-        .map(|(content, step)| format::decode_command(content, step))
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|reason| SpoolError::Corrupt {
-            path: path.to_owned(),
-            what: format!("a command: {reason}"),
-        })
-}
-
-/// A transaction that is under way. Its head becomes the database's when it is on the disk.
-#[derive(Debug)]
-pub(super) struct Transaction<'a> {
-    connection: &'a Connection,
-    path: &'a Path,
-    head: Head,
-}
-
-impl Transaction<'_> {
-    pub(super) fn write(&mut self, entry: &EncodedEntry) -> Result<Written> {
-        let written = self.write_entry(entry);
-        written.map_err(|reason| database_error("write to", self.path, reason))
-    }
-
-    fn write_entry(&mut self, entry: &EncodedEntry) -> rusqlite::Result<Written> {
-        // A step of commands is taken all the same: whoever decided on it has looked the source up,
-        // and what is in memory must not part from what is here.
-        if let Some(source) = &entry.source
-            && !self.remember(source)?
-            && entry.changes.is_empty()
-        {
-            let appended = self.append(&[])?;
-            let duplicate = true;
-            return Ok(Written {
-                appended,
-                duplicate,
-            });
-        }
-        for change in &entry.changes {
-            self.change_command(*change)?;
-        }
-        let appended = self.append(&entry.records)?;
-        let duplicate = false;
-        Ok(Written {
-            appended,
-            duplicate,
-        })
-    }
-
-    fn append(&mut self, records: &[EncodedRecord]) -> rusqlite::Result<Appended> {
-        let first = self.head.next;
-        let sql = "INSERT INTO record (seq, covers, bytes) VALUES (?1, ?2, ?3)";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        for record in records {
-            let covers = record.covers.cast_signed();
-            statement.execute(params![self.head.next.sql(), covers, record.bytes])?;
-            self.head.next = RowNumber(self.head.next.0.saturating_add(record.covers));
-        }
-        Ok(Appended {
-            first: self.head.position(first),
-            next: self.head.position(self.head.next),
-        })
-    }
-
-    /// Says whether the source is new.
-    fn remember(&self, source: &SourceId) -> rusqlite::Result<bool> {
-        let sql = "INSERT INTO source (name) VALUES (?1) ON CONFLICT DO NOTHING";
-        let new = self.connection.prepare_cached(sql)?.execute([&source.0])? == 1;
-        if new {
-            let last = self.connection.last_insert_rowid();
-            let sql = "DELETE FROM source WHERE place <= ?1";
-            let mut statement = self.connection.prepare_cached(sql)?;
-            statement.execute([last - i64::from(SOURCES_KEPT)])?;
-        }
-        Ok(new)
-    }
-
-    fn change_command(&self, change: CommandChange) -> rusqlite::Result<()> {
-        let CommandChange {
-            id,
-            progress,
-            hand_over,
-        } = change;
-        let step = format::encode_step(progress, hand_over)
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        let sql = "UPDATE command SET ended = ?2, step = ?3 WHERE id = ?1";
-        let id = id.0.to_be_bytes();
-        let mut statement = self.connection.prepare_cached(sql)?;
-        statement.execute(params![id, progress.is_final(), step])?;
-        Ok(())
-    }
-
-    pub(super) fn store_commands(
-        &mut self,
-        cursor: Cursor,
-        commands: &[EncodedCommand],
-    ) -> Result<StoredCommands> {
-        let stored = self.store_fresh_commands(cursor, commands);
-        stored.map_err(|reason| database_error("write to", self.path, reason))
-    }
-
-    fn store_fresh_commands(
-        &mut self,
-        cursor: Cursor,
-        commands: &[EncodedCommand],
-    ) -> rusqlite::Result<StoredCommands> {
-        let mut appended = self.append(&[])?;
-        let mut fresh = Vec::new();
-        for command in commands {
-            if self.insert_command(command)? {
-                fresh.push(command.id);
-                appended.next = self.append(std::slice::from_ref(&command.record))?.next;
-            }
-        }
-        let sql = "UPDATE stream SET down_epoch = ?1, down_next = ?2";
-        let (epoch, next) = (cursor.epoch.0.cast_signed(), cursor.next.0.cast_signed());
-        self.connection
-            .prepare_cached(sql)?
-            .execute([epoch, next])?;
-        Ok(StoredCommands { fresh, appended })
-    }
-
-    /// Says whether the command is new.
-    fn insert_command(&self, command: &EncodedCommand) -> rusqlite::Result<bool> {
-        let sql = "INSERT INTO command (id, motion, ended, content, step)
-                   VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO NOTHING";
-        let inserted = self.connection.prepare_cached(sql)?.execute(params![
-            command.id.0.to_be_bytes(),
-            command.motion,
-            command.ended,
-            command.content,
-            command.step
-        ])?;
-        if inserted == 0 {
-            return Ok(false);
-        }
-        let last = self.connection.last_insert_rowid();
-        let sql = "DELETE FROM command WHERE place <= ?1 AND ended = 1";
-        self.connection
-            .prepare_cached(sql)?
-            .execute([last - i64::from(ENDED_COMMANDS_KEPT)])?;
-        Ok(true)
-    }
-
-    /// Deletes what lies wholly before `next`, one step of it.
-    pub(super) fn release(&mut self, next: Seq) -> Result<()> {
-        let released = self.release_step(self.head.row(next));
-        released.map_err(|reason| database_error("write to", self.path, reason))
-    }
-
-    /// Deletes all that lies wholly before `next`, however much it is.
-    pub(super) fn release_all(&mut self, next: Seq) -> Result<()> {
-        while self.head.first < self.head.row(next).min(self.head.next) {
-            let before = self.head.first;
-            self.release(next)?;
-            if self.head.first == before {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn release_step(&mut self, next: RowNumber) -> rusqlite::Result<()> {
-        // A tombstone may cover more than a step; it must be reachable nevertheless.
-        let step = RowNumber(self.head.first.0.saturating_add(RELEASE_STEP));
-        let until = next.min(self.head.next);
-        if until <= self.head.first {
-            return Ok(());
-        }
-        let sql = "DELETE FROM record WHERE seq < ?1 AND seq + covers <= ?2";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        statement.execute([until.min(step).sql(), until.sql()])?;
-        self.head.first = first_row(self.connection)?.unwrap_or(self.head.next);
-        let sql = "UPDATE stream SET released = ?1";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        statement.execute([self.head.first.sql()])?;
-        Ok(())
-    }
-
-    pub(super) fn store_status(&self, status: &Status) -> Result<()> {
-        let bytes = postcard::to_stdvec(status)?;
-        self.connection
-            .prepare_cached("UPDATE stream SET status = ?1")
-            .and_then(|mut statement| statement.execute([bytes]))
-            .map_err(|reason| database_error("write to", self.path, reason))?;
-        Ok(())
-    }
-
-    pub(super) fn renew_epoch(&mut self, epoch: Epoch) -> Result<SpoolState> {
-        self.head.epoch = epoch;
-        self.head.shift = self.head.first.0.saturating_sub(Seq::FIRST.0);
-        let (epoch, shift) = (epoch.0.cast_signed(), self.head.shift.cast_signed());
-        self.connection
-            .prepare_cached("UPDATE stream SET epoch = ?1, shift = ?2")
-            .and_then(|mut statement| statement.execute([epoch, shift]))
-            .map_err(|reason| database_error("write to", self.path, reason))?;
-        read_state(self.connection, self.path, &self.head)
+/// The row that a query with the columns of `command` has come to, compared with its sum.
+fn command_row<'a>(row: &'a Row<'_>) -> Outcome<CommandRow<'a>> {
+    let blob = |column| {
+        let value = row.get_ref(column)?.as_blob();
+        value.map_err(|_| Fault::Corrupt("a command that is no blob".to_owned()))
+    };
+    let command = CommandRow {
+        place: unsigned(row, 0)?,
+        id: blob(1)?,
+        motion: unsigned(row, 2)?,
+        ended: unsigned(row, 3)?,
+        content: blob(4)?,
+        step: blob(5)?,
+        sum: unsigned(row, 6)?,
+    };
+    if command.is_intact() {
+        Ok(command)
+    } else {
+        let what = format!(
+            "row {} of table command is not as it was written",
+            command.place
+        );
+        Err(Fault::Corrupt(what))
     }
 }
 

@@ -37,6 +37,18 @@ fn record(number: u64) -> Record {
     }
 }
 
+fn tombstone(count: u64) -> Record {
+    Record {
+        stamp: stamp(),
+        event: Event::Tombstone(Tombstone {
+            count,
+            loss: Loss::SpoolFull,
+            since: None,
+            until: None,
+        }),
+    }
+}
+
 fn number(bytes: &[u8]) -> u64 {
     let record: Record = postcard::from_bytes(bytes).unwrap();
     let Event::Custom(custom) = record.event else {
@@ -195,16 +207,10 @@ async fn what_was_released_goes_with_the_next_append() {
 async fn a_tombstone_stands_for_all_its_positions_until_they_are_all_released() {
     let folder = folder();
     let (spool, _) = open(&folder.path);
-    let tombstone = Record {
-        stamp: stamp(),
-        event: Event::Tombstone(Tombstone {
-            count: 10_000,
-            loss: Loss::SpoolFull,
-            since: None,
-            until: None,
-        }),
-    };
-    let appended = spool.append(vec![tombstone, record(1)]).await.unwrap();
+    let appended = spool
+        .append(vec![tombstone(10_000), record(1)])
+        .await
+        .unwrap();
     assert_eq!(appended.next, Seq(10_002));
     spool.release(Seq(5_000)).await.unwrap();
     spool.append(vec![record(2)]).await.unwrap();
@@ -215,6 +221,125 @@ async fn a_tombstone_stands_for_all_its_positions_until_they_are_all_released() 
     spool.append(vec![record(3)]).await.unwrap();
     let back = spool.read(Seq(10_001), 10, usize::MAX).await.unwrap();
     assert_eq!((back.first, back.items.len()), (Seq(10_001), 3));
+}
+
+#[tokio::test]
+async fn a_read_from_the_middle_of_a_tombstone_gives_the_rest_of_it() {
+    let folder = folder();
+    let (spool, _) = open(&folder.path);
+    spool
+        .append(vec![record(1), tombstone(100), record(2)])
+        .await
+        .unwrap();
+    let back = spool.read(Seq(60), 10, usize::MAX).await.unwrap();
+    let covers: Vec<u64> = back.items.iter().map(|item| item.covers).collect();
+    assert_eq!((back.first, covers), (Seq(60), vec![42, 1]));
+    let whole = spool.read(Seq(2), 1, usize::MAX).await.unwrap();
+    assert_eq!(back.items[0].record, whole.items[0].record);
+    let back = spool.read(Seq(102), 10, usize::MAX).await.unwrap();
+    assert_eq!((back.first, back.items.len()), (Seq(102), 1));
+}
+
+/// What is left of a release that ends inside a row must not come due again and again.
+#[tokio::test]
+async fn a_release_into_a_tombstone_costs_one_commit_and_then_rests() {
+    let folder = folder();
+    let (spool, _) = open(&folder.path);
+    spool.append(vec![record(1), tombstone(100)]).await.unwrap();
+    spool.release(Seq(50)).await.unwrap();
+    let released = async {
+        while spool.commits().await.unwrap() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let limit = RELEASE_DELAY + Duration::from_secs(20);
+    tokio::time::timeout(limit, released).await.unwrap();
+    for _ in 0..1_000 {
+        assert_eq!(spool.read(Seq(1), 10, 1).await.unwrap().first, Seq(2));
+    }
+    assert_eq!(spool.commits().await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_row_that_rotted_is_an_error_that_names_it_and_what_is_before_it_is_read() {
+    let folder = folder();
+    let (spool, _) = open(&folder.path);
+    spool.append((1..=9).map(record).collect()).await.unwrap();
+    spool.close().await.unwrap();
+    let database = rusqlite::Connection::open(&folder.path).unwrap();
+    let rot = "UPDATE record SET bytes = zeroblob(length(bytes)) WHERE seq = 5";
+    assert_eq!(database.execute(rot, []).unwrap(), 1);
+    drop(database);
+
+    let (spool, state) = open(&folder.path);
+    assert_eq!(state.moved_aside, None);
+    assert_eq!(numbers(&spool, 1).await, [1, 2, 3, 4]);
+    let rotten = spool.read(Seq(5), 10, usize::MAX).await.unwrap_err();
+    assert!(
+        rotten.to_string().contains("row 5 of table record"),
+        "{rotten}"
+    );
+    assert_eq!(numbers(&spool, 6).await, [6, 7, 8, 9]);
+}
+
+#[tokio::test]
+async fn a_row_that_is_missing_is_an_error_and_not_skipped() {
+    let folder = folder();
+    let (spool, _) = open(&folder.path);
+    spool.append((1..=9).map(record).collect()).await.unwrap();
+    spool.close().await.unwrap();
+    let database = rusqlite::Connection::open(&folder.path).unwrap();
+    database
+        .execute("DELETE FROM record WHERE seq = 5", [])
+        .unwrap();
+    drop(database);
+
+    let (spool, _) = open(&folder.path);
+    assert_eq!(numbers(&spool, 1).await, [1, 2, 3, 4]);
+    let missing = spool.read(Seq(5), 10, usize::MAX).await.unwrap_err();
+    assert!(matches!(missing, SpoolError::Corrupt { .. }), "{missing}");
+}
+
+#[tokio::test]
+async fn a_spool_whose_ends_or_state_rotted_is_moved_aside() {
+    for rot in [
+        "UPDATE record SET covers = 7 WHERE seq = 9",
+        "UPDATE record SET class = 0 WHERE seq = 1",
+        "UPDATE stream SET released = 3",
+        "UPDATE stream SET status = x'00'",
+        "UPDATE identity SET shift = 3",
+    ] {
+        let folder = folder();
+        let (spool, _) = open(&folder.path);
+        spool.append((1..=9).map(record).collect()).await.unwrap();
+        spool.close().await.unwrap();
+        let database = rusqlite::Connection::open(&folder.path).unwrap();
+        assert_eq!(database.execute(rot, []).unwrap(), 1);
+        drop(database);
+        let (_, state) = open(&folder.path);
+        assert!(state.moved_aside.is_some(), "{rot}");
+    }
+}
+
+#[tokio::test]
+async fn a_spool_of_another_format_is_moved_aside_or_left_alone() {
+    let folder = folder();
+    let set = |format: i64| {
+        let database = rusqlite::Connection::open(&folder.path).unwrap();
+        database
+            .pragma_update(None, "user_version", format)
+            .unwrap();
+    };
+    let (spool, before) = open(&folder.path);
+    spool.close().await.unwrap();
+    set(1);
+    let (spool, state) = open(&folder.path);
+    assert!(state.moved_aside.unwrap().exists());
+    assert_ne!(state.epoch, before.epoch);
+    spool.close().await.unwrap();
+    set(1_000);
+    let newer = Spool::open(&folder.path, NOW);
+    assert!(matches!(newer, Err(SpoolError::Newer { .. })), "{newer:?}");
 }
 
 #[tokio::test]
@@ -375,6 +500,17 @@ async fn a_damaged_spool_is_moved_aside_and_a_new_one_is_begun() {
     assert_eq!(std::fs::read(aside).unwrap(), damaged);
     assert_ne!(state.epoch, before.epoch);
     assert_eq!(spool.append(vec![record(1)]).await.unwrap().first, Seq(1));
+}
+
+#[tokio::test]
+async fn a_new_file_can_give_room_back_to_the_disk() {
+    const INCREMENTAL: i64 = 2;
+    let folder = folder();
+    let (spool, _) = open(&folder.path);
+    spool.close().await.unwrap();
+    let database = rusqlite::Connection::open(&folder.path).unwrap();
+    let mode = database.pragma_query_value(None, "auto_vacuum", |row| row.get::<_, i64>(0));
+    assert_eq!(mode.unwrap(), INCREMENTAL);
 }
 
 #[tokio::test]
