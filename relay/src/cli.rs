@@ -1,5 +1,6 @@
 //! The command line of `brrbrr-relay`.
 
+mod journal;
 mod robot;
 
 use std::io::{self, Write};
@@ -66,6 +67,14 @@ secret here, but no enrolment file: make one with `robot enrol`.
 Example:
   brrbrr-relay seed --data ./data --file building.json")]
     Seed(SeedArgs),
+    /// Print everything a robot has reported, as JSON lines, oldest first; works while the relay runs
+    #[command(after_help = "\
+Each line has the record's position (epoch, seq, and how many positions it covers), its kind, what
+happened, when, and when the relay received it.
+
+Example:
+  brrbrr-relay records --data ./data --name guide-7 | tail -n 5")]
+    Records(journal::RecordsArgs),
     /// Create the files of the data folder or bring their layout up to date
     #[command(after_help = "\
 `serve` does the same as it starts. Run it by itself to see that an update will go well; nothing is
@@ -107,6 +116,7 @@ impl Cli {
             Command::Serve(flags) => serve(flags, environment, shutdown).await,
             Command::Robot(command) => command.run(environment).await,
             Command::Seed(args) => seed(args, environment).await,
+            Command::Records(args) => journal::records(args, environment).await,
             Command::Migrate(args) => migrate(args, environment),
         }
     }

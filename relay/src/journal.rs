@@ -2,6 +2,7 @@
 //! and the log of trips. One of the relay's three ports.
 
 pub mod sqlite;
+pub mod view;
 
 #[cfg(test)]
 pub(crate) mod conformance;

@@ -221,7 +221,7 @@ async fn remove(args: RemoveArgs, environment: Lookup<'_>) -> anyhow::Result<()>
     say(&format!("{}\n", robot.id))
 }
 
-async fn find(catalog: &dyn Catalog, name_or_id: &str) -> anyhow::Result<Robot> {
+pub(super) async fn find(catalog: &dyn Catalog, name_or_id: &str) -> anyhow::Result<Robot> {
     let robots = catalog.robots().await?;
     let name = stored_name(name_or_id);
     let id = name_or_id.parse().ok();

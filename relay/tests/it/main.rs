@@ -3,6 +3,7 @@
 
 mod broker;
 mod cli;
+mod cli_journal;
 mod faces;
 mod http;
 mod http_limits;
