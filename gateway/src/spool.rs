@@ -215,6 +215,15 @@ pub struct Written {
     pub duplicate: bool,
 }
 
+/// What became of several entries that were written together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrittenAll {
+    /// The epoch that the positions count in.
+    pub epoch: Epoch,
+    /// Where the records of those that were new were put, one after the other.
+    pub appended: Appended,
+}
+
 /// What became of commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredCommands {
@@ -339,6 +348,17 @@ impl Spool {
     pub async fn write(&self, entry: Entry) -> Result<Written> {
         let entry = format::EncodedEntry::encode(entry)?;
         self.ask(|reply| Request::Write { entry, reply }).await
+    }
+
+    /// Writes several entries in one piece, leaving out those whose source was written before, and
+    /// returns when they are durable. Their records follow one another without anything in between.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn write_all(&self, entries: Vec<Entry>) -> Result<WrittenAll> {
+        let entries = entries.into_iter().map(format::EncodedEntry::encode);
+        let entries = entries.collect::<Result<_>>()?;
+        self.ask(|reply| Request::WriteAll { entries, reply }).await
     }
 
     /// Stores commands, each with the record that says so, and how far the down stream is stored

@@ -23,7 +23,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
 use super::format::{self, EncodedCommand, EncodedEntry, EncodedRecord};
 use super::{
     Appended, CommandChange, ENDED_COMMANDS_KEPT, ReadBack, Result, SOURCES_KEPT, SourceId,
-    SpoolError, SpoolState, StoredCommand, StoredCommands, Written,
+    SpoolError, SpoolState, StoredCommand, StoredCommands, Written, WrittenAll,
 };
 
 /// The format this version writes and the newest it reads.
@@ -400,6 +400,18 @@ impl Transaction<'_> {
     pub(super) fn write(&mut self, entry: &EncodedEntry) -> Result<Written> {
         let written = self.write_entry(entry);
         written.map_err(|reason| database_error("write to", self.path, reason))
+    }
+
+    pub(super) fn write_all(&mut self, entries: &[EncodedEntry]) -> Result<WrittenAll> {
+        let first = self.head.position(self.head.next);
+        for entry in entries {
+            self.write(entry)?;
+        }
+        let next = self.head.position(self.head.next);
+        Ok(WrittenAll {
+            epoch: self.head.epoch,
+            appended: Appended { first, next },
+        })
     }
 
     fn write_entry(&mut self, entry: &EncodedEntry) -> rusqlite::Result<Written> {
