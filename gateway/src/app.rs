@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
 use crate::clock::Clock;
@@ -53,7 +53,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
         (state.epoch, state.first, state.next),
         Arc::clone(&robot.counters),
     );
-    let control = tokio::spawn(local::serve(listener, board.clone()));
+    let (posting, posts) = mpsc::channel(local::POSTS_MAX);
+    let control = tokio::spawn(local::serve(listener, board.clone(), posting));
     let uplink = uplink::spawn(
         UplinkConfig {
             robot: identity.robot,
@@ -72,6 +73,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
         robot,
         uplink,
         board,
+        posts,
         notifier: Notifier::from_environment(),
         seed: random()?,
         stop_robot,

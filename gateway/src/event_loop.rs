@@ -3,11 +3,13 @@
 //! It takes one input at a time and carries out everything that follows from it before it takes the
 //! next: first what the commands want, then what the link wants. It never waits for the disk, the
 //! network or the robot; their answers are inputs too. Inputs are taken in this order: answers,
-//! because they free what waits; frames from the relay; timers; messages of the robot.
+//! because they free what waits; frames from the relay; timers; posts of programs on the board, which
+//! are few at a time; messages of the robot.
 //!
 //! Answers come from [`FuturesUnordered`], which polls new futures in the order in which they were
 //! pushed. So records reach the spool in the order in which they were made.
 
+mod posting;
 mod telling;
 
 use std::collections::BTreeMap;
@@ -22,7 +24,7 @@ use brrbrr_proto::time::Uptime;
 use brrbrr_proto::up::{Event, Progress, Record};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -30,6 +32,7 @@ use crate::clock::Clock;
 use crate::command::{
     self, Commands, Heard, Outcome, Output as CommandOutput, Reach, Report, Ticket,
 };
+use crate::local::Posted;
 use crate::notify::Notifier;
 use crate::robot::{Accept, HandOverError, RobotHandle, RobotInput, RobotMessage};
 use crate::spool::{
@@ -62,6 +65,8 @@ pub struct Parts {
     pub uplink: Uplink,
     /// Where people and programs look how things stand.
     pub board: StatusBoard,
+    /// What programs on the board post.
+    pub posts: mpsc::Receiver<Posted>,
     /// The service manager.
     pub notifier: Notifier,
     /// A random number for jitter.
@@ -90,6 +95,7 @@ pub enum EventLoopError {
 enum Input {
     Done(Done),
     News(News),
+    Posted(Posted),
     Robot(RobotInput),
     Timeout,
     Tick,
@@ -106,6 +112,10 @@ enum Done {
     Released(spool::Result<()>),
     Kept(spool::Result<()>),
     Told(Told, Accept, spool::Result<Appended>),
+    Posted(
+        oneshot::Sender<spool::Result<Appended>>,
+        spool::Result<Appended>,
+    ),
     TellAgain,
     Executed(CommandId, Result<(), HandOverError>),
 }
@@ -130,6 +140,7 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Ev
             },
             () = sleep_until(timer) => Input::Timeout,
             _ = tick.tick() => Input::Tick,
+            Some(posted) = this.posts.recv(), if this.takes_posts() => Input::Posted(posted),
             input = this.robot.inputs.recv(), if this.takes_robot_input() => match input {
                 Some(input) => Input::Robot(input),
                 None => return Err(EventLoopError::RobotEnded),
@@ -151,6 +162,9 @@ struct EventLoop {
     robot: RobotHandle,
     uplink: Uplink,
     board: StatusBoard,
+    posts: mpsc::Receiver<Posted>,
+    /// Posts whose records are on their way to the disk.
+    posting: usize,
     notifier: Notifier,
     pending: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Robot messages whose records are on their way to the disk.
@@ -177,6 +191,7 @@ impl EventLoop {
             robot,
             uplink,
             board,
+            posts,
             notifier,
             seed,
             stop_robot,
@@ -198,6 +213,8 @@ impl EventLoop {
             robot,
             uplink,
             board,
+            posts,
+            posting: 0,
             notifier,
             pending: FuturesUnordered::new(),
             writing: 0,
@@ -230,6 +247,7 @@ impl EventLoop {
         match input {
             Input::Done(done) => self.handle_done(done),
             Input::News(news) => self.handle_news(news),
+            Input::Posted(posted) => self.handle_posted(posted),
             Input::Robot(input) => self.handle_robot(input),
             Input::Timeout => {
                 let now = self.clock.stamp();
@@ -400,6 +418,7 @@ impl EventLoop {
             Done::Told(told, accept, written) => {
                 self.handle_told(told, accept, written, now.uptime)
             }
+            Done::Posted(reply, written) => self.handle_posted_written(reply, written, now.uptime),
             Done::TellAgain => self.handle_tell_again(),
             Done::Executed(id, result) => {
                 self.commands.handle_executed(id, result, now.uptime);
@@ -616,6 +635,7 @@ impl EventLoop {
     /// Stops taking messages, lets the disk finish, says goodbye to the broker, closes the spool.
     async fn shut_down(mut self) -> Result<(), EventLoopError> {
         self.notifier.stopping();
+        self.posts.close();
         self.stop_robot.send_replace(true);
         let drained = tokio::time::timeout(DRAIN_LIMIT, async {
             while let Some(done) = self.pending.next().await {

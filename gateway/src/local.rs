@@ -1,5 +1,8 @@
-//! The control socket: HTTP on a Unix socket in the data folder, for `brrbrr-gateway status` and for
-//! whatever watches the board. Only the daemon's own user can open it.
+//! The control socket: HTTP on a Unix socket in the data folder, for `brrbrr-gateway status`, for
+//! whatever watches the board, and for programs that post events. Only the daemon's own user can
+//! open it.
+
+mod events;
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -11,25 +14,35 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full, Limited};
-use hyper::header::CONTENT_TYPE;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, warn};
 
+pub use self::events::{POSTS_MAX, Posted};
 use crate::status::{Snapshot, StatusBoard};
 
 /// The socket's name in the data folder.
 pub const SOCKET: &str = "control.sock";
-/// Connections at a time. A person and a collector or two.
-const CONNECTIONS: usize = 16;
-/// How long a client may take for a request's head, and for a whole exchange.
+/// Connections at a time: a person, a collector or two, and the programs that post events. One more
+/// is answered 503.
+const CONNECTIONS: usize = 128;
+/// How long a connection may wait for its next request's head.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// How long the client side waits for an answer.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// The longest answer that the client side takes.
 const ANSWER_BYTES: usize = 1024 * 1024;
+
+/// What one connection too many is told.
+const CROWDED: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\nconnection: close\r\n\
+    content-length: 0\r\n\r\n";
 
 /// Why there is no control socket, or no answer from it.
 #[derive(Debug, Error)]
@@ -73,13 +86,10 @@ pub async fn bind(data: &Path) -> Result<UnixListener, ControlError> {
     Ok(listener)
 }
 
-/// Answers until it is dropped.
-pub async fn serve(listener: UnixListener, board: StatusBoard) {
+/// Answers until it is dropped. What is posted goes to the event loop.
+pub async fn serve(listener: UnixListener, board: StatusBoard, posts: mpsc::Sender<Posted>) {
     let turns = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else {
-            return;
-        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -88,18 +98,21 @@ pub async fn serve(listener: UnixListener, board: StatusBoard) {
                 continue;
             }
         };
-        let board = board.clone();
+        let Ok(turn) = Arc::clone(&turns).try_acquire_owned() else {
+            // An empty socket buffer takes it in one piece. Who has gone away needs no answer.
+            stream.try_write(CROWDED).ok();
+            continue;
+        };
+        let (board, posts) = (board.clone(), posts.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let response = answer(&request, &board.snapshot());
-                async { Ok::<_, Infallible>(response) }
+            let service = service_fn(|request| async {
+                Ok::<_, Infallible>(answer(request, &board, &posts).await)
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(REQUEST_LIMIT)
-                .keep_alive(false)
+                .header_read_timeout(IDLE_LIMIT)
                 .serve_connection(TokioIo::new(stream), service);
-            if let Ok(Err(error)) = tokio::time::timeout(REQUEST_LIMIT * 2, connection).await {
+            if let Err(error) = connection.await {
                 debug!(%error, "control connection");
             }
             drop(turn);
@@ -149,25 +162,42 @@ async fn exchange(stream: UnixStream) -> Result<Bytes, ControlError> {
     Ok(body.to_bytes())
 }
 
-fn answer<B>(request: &Request<B>, snapshot: &Snapshot) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET {
-        return error(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
-    }
+async fn answer(
+    request: Request<Incoming>,
+    board: &StatusBoard,
+    posts: &mpsc::Sender<Posted>,
+) -> Response<Full<Bytes>> {
+    let is_get = request.method() == Method::GET;
     match request.uri().path() {
-        "/status" => match serde_json::to_vec(snapshot) {
+        "/events" if request.method() == Method::POST => events::post(request, posts).await,
+        "/events" => wrong_method("POST"),
+        "/status" | "/healthz" | "/metrics" if !is_get => wrong_method("GET"),
+        "/status" => match serde_json::to_vec(&board.snapshot()) {
             Ok(json) => respond(StatusCode::OK, "application/json", json),
             Err(problem) => error(StatusCode::INTERNAL_SERVER_ERROR, &problem.to_string()),
         },
         "/healthz" => respond(StatusCode::OK, "text/plain", b"ok\n".to_vec()),
         "/metrics" => {
             let kind = "text/plain; version=0.0.4";
-            respond(StatusCode::OK, kind, metrics(snapshot).into_bytes())
+            respond(
+                StatusCode::OK,
+                kind,
+                metrics(&board.snapshot()).into_bytes(),
+            )
         }
         _ => error(
             StatusCode::NOT_FOUND,
-            "there is /status, /healthz and /metrics",
+            "there is /status, /healthz, /metrics and /events",
         ),
     }
+}
+
+fn wrong_method(allowed: &'static str) -> Response<Full<Bytes>> {
+    let message = format!("only {allowed} is answered here");
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, &message);
+    let allowed = hyper::header::HeaderValue::from_static(allowed);
+    response.headers_mut().insert(ALLOW, allowed);
+    response
 }
 
 /// The text format of Prometheus, version 0.0.4.

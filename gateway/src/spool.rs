@@ -343,6 +343,17 @@ impl Spool {
         self.ask(|reply| Request::Write { entry, reply }).await
     }
 
+    /// Writes several entries in one piece, leaving out those whose source was written before, and
+    /// returns when they are durable. Their records follow one another without anything in between.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn write_all(&self, entries: Vec<Entry>) -> Result<Appended> {
+        let entries = entries.into_iter().map(format::EncodedEntry::encode);
+        let entries = entries.collect::<Result<_>>()?;
+        self.ask(|reply| Request::WriteAll { entries, reply }).await
+    }
+
     /// Stores commands, each with the record that says so, and how far the down stream is stored
     /// with them. Commands that are known already are left as they are.
     ///

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::format::{EncodedCommand, EncodedEntry};
 use super::sqlite::{Database, Transaction};
 use super::{
-    RELEASE_DELAY, REQUESTS_MAX, ReadBack, Result, STATUS_DELAY, SourceId, SpoolState,
+    Appended, RELEASE_DELAY, REQUESTS_MAX, ReadBack, Result, STATUS_DELAY, SourceId, SpoolState,
     StoredCommands, Written,
 };
 
@@ -22,6 +22,10 @@ pub(super) enum Request {
     Write {
         entry: EncodedEntry,
         reply: Reply<Written>,
+    },
+    WriteAll {
+        entries: Vec<EncodedEntry>,
+        reply: Reply<Appended>,
     },
     StoreCommands {
         cursor: Cursor,
@@ -195,9 +199,10 @@ fn serve_group(
             Request::Release { next } => held.hold_release(next, now),
             Request::Status(status) => held.hold_status(status, now),
             Request::Close { reply } => closing = Some(reply),
-            Request::Write { .. } | Request::StoreCommands { .. } | Request::RenewEpoch { .. } => {
-                writes.push(request);
-            }
+            Request::Write { .. }
+            | Request::WriteAll { .. }
+            | Request::StoreCommands { .. }
+            | Request::RenewEpoch { .. } => writes.push(request),
             Request::Read { .. } | Request::Knows { .. } | Request::Commits { .. } => {
                 reads.push(request);
             }
@@ -262,6 +267,10 @@ fn serve_write(
             let done = going.then(|| transaction.write(&entry));
             later(done, reply)
         }
+        Request::WriteAll { entries, reply } => {
+            let done = going.then(|| transaction.write_all(&entries));
+            later(done, reply)
+        }
         Request::StoreCommands {
             cursor,
             commands,
@@ -311,6 +320,7 @@ fn serve_read(database: &Database, request: Request) {
         Request::Commits { reply } => answer(reply, Ok(database.commits())),
         // The others write; they are never passed here.
         Request::Write { .. }
+        | Request::WriteAll { .. }
         | Request::StoreCommands { .. }
         | Request::RenewEpoch { .. }
         | Request::Release { .. }

@@ -9,5 +9,6 @@
 
 mod amqp;
 mod daemon;
+mod local;
 mod sim;
 mod spool;

@@ -47,6 +47,16 @@ impl<'a> Transaction<'a> {
         written.map_err(|fault| fault.into_error("write to", self.path))
     }
 
+    pub(in super::super) fn write_all(&mut self, entries: &[EncodedEntry]) -> Result<Appended> {
+        let first = self.head.position(self.head.next);
+        for entry in entries {
+            self.write(entry)?;
+        }
+        let next = self.head.position(self.head.next);
+        let epoch = self.head.stream.epoch;
+        Ok(Appended { epoch, first, next })
+    }
+
     pub(in super::super) fn store_commands(
         &mut self,
         cursor: Cursor,
