@@ -15,6 +15,7 @@ use crate::identity::Identity;
 use crate::local;
 use crate::notify::Notifier;
 use crate::robot;
+use crate::sampler::Sampler;
 use crate::spool::Spool;
 use crate::status::StatusBoard;
 use crate::uplink::{self, UplinkConfig};
@@ -75,6 +76,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
         board,
         posts,
         notifier: Notifier::from_environment(),
+        sampler: config.telemetry.map(Sampler::new),
+        bytes_per_second: config.max_bytes_per_second(),
         seed: random()?,
         stop_robot,
         stop_uplink,

@@ -19,6 +19,9 @@ use crate::uplink::{BrokerAddress, UplinkError};
 /// Where the data is without any configuration; what the systemd unit makes.
 const DEFAULT_DATA: &str = "/var/lib/brrbrr-gateway";
 
+/// How far apart samples of the status are, in seconds, without any configuration.
+const SAMPLE_INTERVAL: f64 = 1.0;
+
 /// Why there is no usable configuration. The process ends with exit code 2.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -86,6 +89,8 @@ pub struct Config {
     pub data: PathBuf,
     /// The robot's side.
     pub robot: Robot,
+    /// How far apart samples of the status are at least that are kept; `None` for no telemetry.
+    pub telemetry: Option<Duration>,
     relay: Relay,
 }
 
@@ -103,7 +108,15 @@ pub enum Robot {
 struct File {
     data: Option<PathBuf>,
     robot: Option<RobotSection>,
+    telemetry: Option<Telemetry>,
     relay: Option<Relay>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Telemetry {
+    /// Seconds; 0 for none.
+    interval: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -151,6 +164,7 @@ pub struct SimSection {
 struct Relay {
     mqtt: Option<String>,
     ca_file: Option<PathBuf>,
+    max_bytes_per_second: Option<u32>,
 }
 
 impl Config {
@@ -172,9 +186,17 @@ impl Config {
             }
             Adapter::Sim => Robot::Sim(section.sim.unwrap_or_default().checked()?),
         };
+        if relay.max_bytes_per_second == Some(0) {
+            return Err(ConfigError::Value {
+                key: "relay.max_bytes_per_second",
+                value: "0".to_owned(),
+                expected: "a number of bytes above 0; leave it out for no limit",
+            });
+        }
         Ok(Self {
             data: data(overrides, file.data),
             robot,
+            telemetry: file.telemetry.unwrap_or_default().interval()?,
             relay,
         })
     }
@@ -185,6 +207,12 @@ impl Config {
     /// Where the file that is named cannot be read.
     pub fn data_only(overrides: &Overrides) -> Result<PathBuf, ConfigError> {
         Ok(data(overrides, File::read(overrides)?.data))
+    }
+
+    /// How many bytes a second may go to the relay at most.
+    #[must_use]
+    pub const fn max_bytes_per_second(&self) -> Option<u32> {
+        self.relay.max_bytes_per_second
     }
 
     /// Where the relay's broker listens.
@@ -237,6 +265,23 @@ impl Robot {
             Self::Amqp(amqp) => RobotConfig::Amqp(amqp.clone()),
             Self::Sim(sim) => RobotConfig::Sim(sim.on_floor(enrolment.floor)),
         }
+    }
+}
+
+impl Telemetry {
+    fn interval(&self) -> Result<Option<Duration>, ConfigError> {
+        let seconds = self.interval.unwrap_or(SAMPLE_INTERVAL);
+        if seconds == 0.0 {
+            return Ok(None);
+        }
+        if !(0.1..=3600.0).contains(&seconds) {
+            return Err(ConfigError::Value {
+                key: "telemetry.interval",
+                value: seconds.to_string(),
+                expected: "0 for none, or 0.1 to 3600 seconds",
+            });
+        }
+        Ok(Some(Duration::from_secs_f64(seconds)))
     }
 }
 

@@ -9,7 +9,9 @@
 //! Answers come from [`FuturesUnordered`], which polls new futures in the order in which they were
 //! pushed. So records reach the spool in the order in which they were made.
 
+mod hearing;
 mod posting;
+mod sampling;
 mod telling;
 
 use std::collections::BTreeMap;
@@ -29,12 +31,11 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
-use crate::command::{
-    self, Commands, Heard, Outcome, Output as CommandOutput, Reach, Report, Ticket,
-};
+use crate::command::{self, Commands, Output as CommandOutput, Ticket};
 use crate::local::Posted;
 use crate::notify::Notifier;
-use crate::robot::{Accept, HandOverError, RobotHandle, RobotInput, RobotMessage};
+use crate::robot::{Accept, HandOverError, RobotHandle, RobotInput};
+use crate::sampler::Sampler;
 use crate::spool::{
     self, Appended, Entry, ReadBack, Spool, SpoolState, StoredCommand, StoredCommands, Written,
 };
@@ -69,6 +70,10 @@ pub struct Parts {
     pub posts: mpsc::Receiver<Posted>,
     /// The service manager.
     pub notifier: Notifier,
+    /// What takes samples of the status, where telemetry is wanted.
+    pub sampler: Option<Sampler>,
+    /// How many bytes a second may go to the relay at most.
+    pub bytes_per_second: Option<u32>,
     /// A random number for jitter.
     pub seed: u64,
     /// Stops the robot's adapter.
@@ -117,6 +122,7 @@ enum Done {
         spool::Result<Appended>,
     ),
     TellAgain,
+    Sampled(Vec<Record>, spool::Result<Appended>),
     Executed(CommandId, Result<(), HandOverError>),
 }
 
@@ -171,6 +177,9 @@ struct EventLoop {
     writing: usize,
     /// What of the status is durable in the spool's records.
     told: Told,
+    sampler: Option<Sampler>,
+    /// Samples are on their way to the disk; the next ones wait, so that they stay in order.
+    sampling: bool,
     /// The newest status is on its way to the disk, and whether there is a newer one.
     keeping: bool,
     keep_again: bool,
@@ -193,6 +202,8 @@ impl EventLoop {
             board,
             posts,
             notifier,
+            sampler,
+            bytes_per_second,
             seed,
             stop_robot,
             stop_uplink,
@@ -200,11 +211,17 @@ impl EventLoop {
         let software = env!("CARGO_PKG_VERSION").to_owned();
         let last_motion = state.last_motion.as_ref();
         let now = clock.uptime();
+        let mut link = Gateway::new(view(&state), state.down, software, seed);
+        if let Some(limit) = bytes_per_second {
+            link.limit_rate(limit);
+        }
         Self {
-            link: Gateway::new(view(&state), state.down, software, seed),
+            link,
             commands: Commands::new(clock.boot(), state.commands, last_motion, now),
             epoch: state.epoch,
             told: Told::of(&state.status),
+            sampler,
+            sampling: false,
             keeping: false,
             keep_again: false,
             status: state.status,
@@ -238,7 +255,11 @@ impl EventLoop {
     }
 
     fn next_timer(&self) -> Option<Instant> {
-        let timers = [self.link.poll_timeout(), self.commands.poll_timeout()];
+        let timers = [
+            self.link.poll_timeout(),
+            self.commands.poll_timeout(),
+            self.next_sampling(),
+        ];
         let at = timers.into_iter().flatten().min()?;
         Some(Instant::now() + at.since(self.clock.uptime()))
     }
@@ -253,6 +274,7 @@ impl EventLoop {
                 let now = self.clock.stamp();
                 self.link.handle_timeout(now);
                 self.commands.handle_timeout(now.uptime);
+                self.handle_sampling(now);
             }
             Input::Tick => self.notifier.alive(),
         }
@@ -275,99 +297,6 @@ impl EventLoop {
                 }
             }
         }
-    }
-
-    fn handle_robot(&mut self, input: RobotInput) {
-        if input.redelivered
-            && let Some(source) = input.source.clone()
-        {
-            self.looking_up = true;
-            let spool = self.spool.clone();
-            self.push(async move { Done::Known(input, spool.knows(source).await) });
-            return;
-        }
-        self.hear(input);
-    }
-
-    fn hear(&mut self, input: RobotInput) {
-        let RobotInput {
-            message,
-            source,
-            redelivered,
-            accept,
-        } = input;
-        let now = self.clock.uptime();
-        match message {
-            RobotMessage::Connected { backlog } => {
-                info!(backlog, "the robot's broker is there");
-                self.commands.handle_reach(Reach::Draining, now);
-                self.set_robot_side(RobotSide::Up);
-                accept.accept();
-            }
-            RobotMessage::Drained => {
-                self.commands.handle_reach(Reach::Ready, now);
-                accept.accept();
-            }
-            RobotMessage::Disconnected { reason } => {
-                warn!(%reason, "the robot's broker is away");
-                self.commands.handle_reach(Reach::Away, now);
-                self.set_robot_side(RobotSide::Down);
-                accept.accept();
-            }
-            RobotMessage::Arrived { command, pose } => {
-                let outcome = Outcome::Arrived(pose);
-                self.report(
-                    Report {
-                        command,
-                        outcome,
-                        source,
-                        redelivered,
-                    },
-                    accept,
-                );
-            }
-            RobotMessage::Failed { command, detail } => {
-                let outcome = Outcome::Failed(detail);
-                self.report(
-                    Report {
-                        command,
-                        outcome,
-                        source,
-                        redelivered,
-                    },
-                    accept,
-                );
-            }
-            RobotMessage::Status(status) => {
-                self.commands.handle_status(&status);
-                self.absorb(&status, accept);
-            }
-            RobotMessage::Alarm(alarm) => {
-                self.append(source, Event::Alarm(alarm), accept);
-            }
-            RobotMessage::Custom(custom) => {
-                self.append(source, Event::Custom(custom), accept);
-            }
-        }
-    }
-
-    fn report(&mut self, report: Report, accept: Accept) {
-        match self.commands.handle_report(report, self.clock.uptime()) {
-            Heard::News(ticket) => {
-                self.accepts.insert(ticket, accept);
-            }
-            Heard::NoNews => accept.accept(),
-        }
-    }
-
-    /// Writes one record; its message is accepted when it is durable.
-    fn append(&mut self, source: Option<spool::SourceId>, event: Event, accept: Accept) {
-        let (spool, record) = (self.spool.clone(), self.record(event));
-        self.writing += 1;
-        self.push(async move {
-            let written = spool.append_from_source(source, vec![record]).await;
-            Done::Appended(accept, written)
-        });
     }
 
     fn handle_done(&mut self, done: Done) {
@@ -420,6 +349,9 @@ impl EventLoop {
             }
             Done::Posted(reply, written) => self.handle_posted_written(reply, written, now.uptime),
             Done::TellAgain => self.handle_tell_again(),
+            Done::Sampled(samples, written) => {
+                self.handle_sampled(samples, written, now.uptime);
+            }
             Done::Executed(id, result) => {
                 self.commands.handle_executed(id, result, now.uptime);
             }
@@ -637,6 +569,7 @@ impl EventLoop {
         self.notifier.stopping();
         self.posts.close();
         self.stop_robot.send_replace(true);
+        self.write_samples();
         let drained = tokio::time::timeout(DRAIN_LIMIT, async {
             while let Some(done) = self.pending.next().await {
                 self.handle_done(done);

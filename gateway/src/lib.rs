@@ -11,6 +11,7 @@ pub mod identity;
 pub mod local;
 pub mod notify;
 pub mod robot;
+pub mod sampler;
 pub mod spool;
 pub mod status;
 pub mod uplink;

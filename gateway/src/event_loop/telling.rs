@@ -43,8 +43,11 @@ impl EventLoop {
     /// Shows the newest status, and records it where it tells a change and not only a sample.
     pub(super) fn absorb(&mut self, newer: &Status, accept: Accept) {
         self.status.absorb(newer);
-        let now = self.clock.uptime();
-        self.link.handle_status(self.status.clone(), now);
+        let now = self.clock.stamp();
+        self.link.handle_status(self.status.clone(), now.uptime);
+        if let Some(sampler) = &mut self.sampler {
+            sampler.handle_status(&self.status, now);
+        }
         self.board.set_status(&self.status);
         self.keep_status();
         if Told::of(&self.status) == self.told {

@@ -1,0 +1,105 @@
+//! What the robot says, on its way to the commands, the status and the spool.
+
+use brrbrr_proto::live::RobotSide;
+use brrbrr_proto::up::Event;
+use tracing::{info, warn};
+
+use super::{Done, EventLoop};
+use crate::command::{Heard, Outcome, Reach, Report};
+use crate::robot::{Accept, RobotInput, RobotMessage};
+use crate::spool;
+
+impl EventLoop {
+    pub(super) fn handle_robot(&mut self, input: RobotInput) {
+        if input.redelivered
+            && let Some(source) = input.source.clone()
+        {
+            self.looking_up = true;
+            let spool = self.spool.clone();
+            self.push(async move { Done::Known(input, spool.knows(source).await) });
+            return;
+        }
+        self.hear(input);
+    }
+
+    pub(super) fn hear(&mut self, input: RobotInput) {
+        let RobotInput {
+            message,
+            source,
+            redelivered,
+            accept,
+        } = input;
+        let now = self.clock.uptime();
+        match message {
+            RobotMessage::Connected { backlog } => {
+                info!(backlog, "the robot's broker is there");
+                self.commands.handle_reach(Reach::Draining, now);
+                self.set_robot_side(RobotSide::Up);
+                accept.accept();
+            }
+            RobotMessage::Drained => {
+                self.commands.handle_reach(Reach::Ready, now);
+                accept.accept();
+            }
+            RobotMessage::Disconnected { reason } => {
+                warn!(%reason, "the robot's broker is away");
+                self.commands.handle_reach(Reach::Away, now);
+                self.set_robot_side(RobotSide::Down);
+                accept.accept();
+            }
+            RobotMessage::Arrived { command, pose } => {
+                let outcome = Outcome::Arrived(pose);
+                self.report(
+                    Report {
+                        command,
+                        outcome,
+                        source,
+                        redelivered,
+                    },
+                    accept,
+                );
+            }
+            RobotMessage::Failed { command, detail } => {
+                let outcome = Outcome::Failed(detail);
+                self.report(
+                    Report {
+                        command,
+                        outcome,
+                        source,
+                        redelivered,
+                    },
+                    accept,
+                );
+            }
+            RobotMessage::Status(status) => {
+                self.commands.handle_status(&status);
+                self.absorb(&status, accept);
+            }
+            RobotMessage::Alarm(alarm) => {
+                self.append(source, Event::Alarm(alarm), accept);
+            }
+            RobotMessage::Custom(custom) => {
+                self.append(source, Event::Custom(custom), accept);
+            }
+        }
+    }
+
+    fn report(&mut self, report: Report, accept: Accept) {
+        match self.commands.handle_report(report, self.clock.uptime()) {
+            Heard::News(ticket) => {
+                self.accepts.insert(ticket, accept);
+            }
+            Heard::NoNews => accept.accept(),
+        }
+    }
+
+    /// Writes one record; its message is accepted when it is durable.
+    fn append(&mut self, source: Option<spool::SourceId>, event: Event, accept: Accept) {
+        let (spool, record) = (self.spool.clone(), self.record(event));
+        self.writing += 1;
+        self.push(async move {
+            let written = spool.append_from_source(source, vec![record]).await;
+            Done::Appended(accept, written)
+        });
+    }
+}
