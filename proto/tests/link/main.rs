@@ -13,6 +13,7 @@
 
 mod clock;
 mod fuzzed;
+mod grants;
 mod hostile;
 #[path = "../wire/message.rs"]
 mod message;
