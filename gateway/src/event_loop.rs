@@ -37,7 +37,8 @@ use crate::notify::Notifier;
 use crate::robot::{Accept, HandOverError, RobotHandle, RobotInput};
 use crate::sampler::Sampler;
 use crate::spool::{
-    self, Appended, Entry, ReadBack, Spool, SpoolState, StoredCommand, StoredCommands, Written,
+    self, Appended, Entry, ReadBack, SourceId, Spool, SpoolState, StoredCommand, StoredCommands,
+    Written,
 };
 use crate::status::{LinkState, StatusBoard};
 use crate::uplink::{Frame, News, Uplink};
@@ -111,7 +112,7 @@ enum Done {
     Read(Seq, spool::Result<ReadBack>),
     CommandsStored(Cursor, Vec<StoredCommand>, spool::Result<StoredCommands>),
     Persisted(Ticket, spool::Result<Written>),
-    Appended(Accept, spool::Result<Written>),
+    Appended(Option<SourceId>, Accept, spool::Result<Written>),
     Known(RobotInput, spool::Result<bool>),
     Renewed(spool::Result<SpoolState>),
     Released(spool::Result<()>),
@@ -318,16 +319,8 @@ impl EventLoop {
                 self.handle_commands_stored(cursor, commands, stored, now.uptime);
             }
             Done::Persisted(ticket, written) => self.handle_persisted(ticket, written, now.uptime),
-            Done::Appended(accept, written) => {
-                self.writing -= 1;
-                match written {
-                    Ok(written) => {
-                        accept.accept();
-                        self.appended(written.appended.next, now.uptime);
-                    }
-                    // Not accepted, so the robot's broker keeps the message and sends it again.
-                    Err(error) => self.refused(&error),
-                }
+            Done::Appended(source, accept, written) => {
+                self.handle_appended(source, accept, written, now.uptime);
             }
             Done::Known(input, known) => {
                 self.looking_up = false;

@@ -100,6 +100,18 @@ pub enum RobotMessage {
     Custom(Custom),
 }
 
+/// The kind of the custom event that stands for a message that cannot be kept: `{"reason": text}`.
+pub const UNREADABLE: &str = "unreadable";
+
+/// What is kept of a message that cannot be kept: that there was one, and why it is not here.
+#[must_use]
+pub fn unreadable(reason: &str) -> Custom {
+    Custom {
+        kind: UNREADABLE.to_owned(),
+        json: serde_json::json!({ "reason": reason }).to_string(),
+    }
+}
+
 /// A message of the robot and how to say that it is kept.
 #[derive(Debug)]
 pub struct RobotInput {

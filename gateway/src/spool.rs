@@ -121,6 +121,17 @@ pub enum SpoolError {
     Closed,
 }
 
+impl SpoolError {
+    /// Whether the same thing would be refused for ever.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        matches!(
+            self,
+            Self::RecordTooLong(_) | Self::SourceTooLong(_) | Self::Encode(_)
+        )
+    }
+}
+
 /// The answer of every method.
 pub type Result<T> = std::result::Result<T, SpoolError>;
 

@@ -1,13 +1,14 @@
 //! What the robot says, on its way to the commands, the status and the spool.
 
 use brrbrr_proto::live::RobotSide;
+use brrbrr_proto::time::Uptime;
 use brrbrr_proto::up::Event;
 use tracing::{info, warn};
 
 use super::{Done, EventLoop};
 use crate::command::{Heard, Outcome, Reach, Report};
-use crate::robot::{Accept, RobotInput, RobotMessage};
-use crate::spool;
+use crate::robot::{self, Accept, RobotInput, RobotMessage};
+use crate::spool::{self, MAX_SOURCE_BYTES, SourceId, Written};
 
 impl EventLoop {
     pub(super) fn handle_robot(&mut self, input: RobotInput) {
@@ -94,12 +95,37 @@ impl EventLoop {
     }
 
     /// Writes one record; its message is accepted when it is durable.
-    fn append(&mut self, source: Option<spool::SourceId>, event: Event, accept: Accept) {
+    fn append(&mut self, source: Option<SourceId>, event: Event, accept: Accept) {
         let (spool, record) = (self.spool.clone(), self.record(event));
         self.writing += 1;
         self.push(async move {
-            let written = spool.append_from_source(source, vec![record]).await;
-            Done::Appended(accept, written)
+            let written = spool.append_from_source(source.clone(), vec![record]).await;
+            Done::Appended(source, accept, written)
         });
+    }
+
+    pub(super) fn handle_appended(
+        &mut self,
+        source: Option<SourceId>,
+        accept: Accept,
+        written: spool::Result<Written>,
+        now: Uptime,
+    ) {
+        self.writing -= 1;
+        match written {
+            Ok(written) => {
+                accept.accept();
+                self.appended(written.appended.next, now);
+            }
+            Err(error) if error.is_permanent() => {
+                // It would come again for ever. That there was such a message is kept in its place.
+                self.refused(&error);
+                let source = source.filter(|name| name.0.len() <= MAX_SOURCE_BYTES);
+                let event = Event::Custom(robot::unreadable(&error.to_string()));
+                self.append(source, event, accept);
+            }
+            // Not accepted, so the robot's broker keeps the message and sends it again.
+            Err(error) => self.refused(&error),
+        }
     }
 }

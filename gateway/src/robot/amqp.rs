@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use brrbrr_proto::backoff::Backoff;
+use brrbrr_proto::up::{Alarm, Severity};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use lapin::message::Delivery;
@@ -70,6 +71,12 @@ const HEARTBEAT: u16 = 10;
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 const MARKER: &str = "brrbrr-marker-";
+
+/// How long a marker may take before another is sent: a full queue may have pushed it out.
+const MARKER_LIMIT: Duration = Duration::from_secs(5);
+
+/// The code of the alarm that says that the gateway's queue was full.
+pub const QUEUE_FULL: &str = "robot_queue_full";
 
 /// An AMQP address. It is never shown with its password.
 #[derive(Clone, PartialEq, Eq)]
@@ -261,7 +268,10 @@ struct Session {
     _connection: Connection,
     channel: Channel,
     consumer: Consumer,
+    queue: ShortString,
     marker: String,
+    /// When the next marker is due, until one has come back.
+    marker_due: Option<tokio::time::Instant>,
     backlog: u32,
     confirms: FuturesUnordered<BoxFuture<'static, Confirmed>>,
     settles: FuturesUnordered<BoxFuture<'static, Settled>>,
@@ -311,17 +321,13 @@ impl Session {
             .await?;
         let marker = getrandom::u64().map_err(Broken::NoRandomness)?;
         let marker = format!("{MARKER}{marker:016x}");
-        let properties = BasicProperties::default().with_message_id(short(&marker)?);
-        let options = BasicPublishOptions::default();
-        channel
-            .basic_publish("".into(), queue, options, b"", properties)
-            .await?
-            .await?;
         Ok(Self {
             _connection: connection,
             channel,
             consumer,
+            queue,
             marker,
+            marker_due: Some(tokio::time::Instant::now()),
             backlog: declared.message_count(),
             confirms: FuturesUnordered::new(),
             settles: FuturesUnordered::new(),
@@ -343,6 +349,19 @@ impl Session {
         let backlog = u64::from(self.backlog);
         let connected = RobotMessage::Connected { backlog };
         self.heard.push_back(RobotInput::own(connected));
+        if self.backlog >= config.queue_length {
+            let alarm = Alarm {
+                code: QUEUE_FULL.to_owned(),
+                severity: Severity::Warning,
+                text: format!(
+                    "the queue {} held its {} messages while the gateway was away; older ones may \
+                     have been pushed out",
+                    config.queue, config.queue_length
+                ),
+            };
+            let alarm = RobotMessage::Alarm(alarm);
+            self.heard.push_back(RobotInput::own(alarm));
+        }
         loop {
             let done = tokio::select! {
                 biased;
@@ -361,6 +380,7 @@ impl Session {
                     }
                     Ok(())
                 }
+                () = sleep_until(self.marker_due) => self.send_marker().await,
                 delivery = self.consumer.next() => match delivery {
                     Some(Ok(delivery)) => self.hear(&delivery, counters, backoff).await,
                     Some(Err(error)) => Err(Broken::Amqp(error)),
@@ -391,6 +411,24 @@ impl Session {
                 return;
             }
         }
+    }
+
+    /// Sends the marker through the gateway's own queue. When one comes back, everything that was in
+    /// the queue before has been heard.
+    async fn send_marker(&mut self) -> Result<(), Broken> {
+        let properties = BasicProperties::default().with_message_id(short(&self.marker)?);
+        let (queue, options) = (self.queue.clone(), BasicPublishOptions::default());
+        let sent = async {
+            let publish = self
+                .channel
+                .basic_publish("".into(), queue, options, b"", properties);
+            publish.await?.await
+        };
+        timeout(CONFIRM_LIMIT, sent)
+            .await
+            .map_err(|_| Broken::Silent)??;
+        self.marker_due = Some(tokio::time::Instant::now() + MARKER_LIMIT);
+        Ok(())
     }
 
     async fn publish(&mut self, config: &AmqpConfig, order: RobotOrder) -> Result<(), Broken> {
@@ -467,7 +505,7 @@ impl Session {
         if delivery.exchange.as_str().is_empty()
             && let Some(marker) = name.filter(|name| name.starts_with(MARKER))
         {
-            if marker == self.marker {
+            if marker == self.marker && self.marker_due.take().is_some() {
                 backoff.reset();
                 self.heard.push_back(RobotInput::own(RobotMessage::Drained));
             }
@@ -477,13 +515,12 @@ impl Session {
         let message = match wire::decode(&delivery.data) {
             Ok(message) => message,
             Err(reason) => {
-                // It would not be understood the next time either.
                 counters.unreadable.fetch_add(1, Ordering::Relaxed);
                 if self.logged.is_none_or(|at| at.elapsed() > LOG_EVERY) {
                     self.logged = Some(Instant::now());
-                    tracing::warn!(%reason, "a message of the robot was thrown away");
+                    tracing::warn!(%reason, "a message of the robot cannot be kept");
                 }
-                return acknowledge(&self.channel, delivery.delivery_tag).await;
+                RobotMessage::Custom(super::unreadable(&reason.to_string()))
             }
         };
         let (accept, accepted) = Accept::new();
@@ -552,6 +589,13 @@ async fn verdict(confirm: PublisherConfirm, exchange: &str) -> Verdict {
         ),
     };
     Verdict { result, broken }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn short(name: &str) -> Result<ShortString, Broken> {

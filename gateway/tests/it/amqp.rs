@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use brrbrr_gateway::robot::amqp::AmqpConfig;
+use brrbrr_gateway::robot::UNREADABLE;
 use brrbrr_gateway::robot::amqp::wire::{UNRECOGNISED, Wire};
+use brrbrr_gateway::robot::amqp::{AmqpConfig, QUEUE_FULL};
 use brrbrr_gateway::robot::{
     self, HandOverError, RobotConfig, RobotHandle, RobotInput, RobotMessage,
 };
@@ -362,15 +363,41 @@ async fn messages_that_make_no_sense_do_no_harm() {
     robot.says(&b"[".repeat(30_000)).await;
     robot.says(b"{\"event\":{\"kind\":7}}").await;
     robot.says("도착".as_bytes()).await;
-    for _ in 0..2 {
+    for kind in [
+        UNREADABLE,
+        UNREADABLE,
+        UNRECOGNISED,
+        UNREADABLE,
+        UNRECOGNISED,
+    ] {
         let RobotMessage::Custom(custom) = gateway.next().await.message else {
             panic!("it made sense");
         };
-        assert_eq!(custom.kind, UNRECOGNISED);
+        assert_eq!(custom.kind, kind);
     }
     assert_eq!(gateway.next().await.message, ARRIVED);
     let unreadable = &gateway.handle.counters.unreadable;
     assert_eq!(unreadable.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn a_queue_that_overflows_while_the_gateway_is_away_is_reported_and_drained() {
+    let mut config = config(&broker_url());
+    config.queue_length = 5;
+    Gateway::ready(&config).await.stop().await;
+    let robot = Robot::start(&config).await;
+    for _ in 0..8 {
+        robot.says("도착".as_bytes()).await;
+    }
+    let mut gateway = Gateway::start(&config);
+    let connected = gateway.next().await.message;
+    assert_eq!(connected, RobotMessage::Connected { backlog: 5 });
+    let RobotMessage::Alarm(alarm) = gateway.next().await.message else {
+        panic!("it is not told");
+    };
+    assert_eq!(alarm.code, QUEUE_FULL);
+    // The marker finds the queue full, or pushes out a message itself; it comes back all the same.
+    gateway.until(&RobotMessage::Drained).await;
 }
 
 #[tokio::test]
