@@ -1,19 +1,25 @@
 //! The journal: the log of every record that robots sent, how far each stream has been received,
 //! and the log of trips. One of the relay's three ports.
 
+pub mod clock;
 pub mod sqlite;
 pub mod view;
 
 #[cfg(test)]
 pub(crate) mod conformance;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use brrbrr_proto::id::{CommandId, Epoch, RobotId, Seq};
 use brrbrr_proto::link::relay::BoardClock;
-use brrbrr_proto::up::Item;
+use brrbrr_proto::time::Stamp;
+use brrbrr_proto::up::{Event, Item, Loss, Record, RecordError};
 use jiff::Timestamp;
 use serde::Serialize;
 use thiserror::Error;
+
+use clock::Timeline;
 
 /// Why the journal did not do what it was asked.
 #[derive(Debug, Error)]
@@ -38,7 +44,7 @@ pub enum JournalError {
 pub type Result<T> = std::result::Result<T, JournalError>;
 
 /// A run of records to be stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Run {
     /// Whose.
     pub robot: RobotId,
@@ -46,12 +52,100 @@ pub struct Run {
     pub epoch: Epoch,
     /// The position of the first item.
     pub first: Seq,
-    /// The items, in order and without holes.
-    pub items: Vec<Item>,
+    /// What came, in order and without holes.
+    pub entries: Vec<Entry>,
     /// When the relay received them.
     pub received: Timestamp,
     /// The clock of the board's present boot. Records of an earlier boot have another.
     pub clock: BoardClock,
+}
+
+/// An item and what it says, so that it is decoded once on its way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// As it came. It is kept whether it can be decoded or not.
+    pub item: Item,
+    /// What it says.
+    pub record: std::result::Result<Record, RecordError>,
+}
+
+impl Entry {
+    /// Decodes an item.
+    #[must_use]
+    pub fn read(item: Item) -> Self {
+        let record = Record::decode(&item.record);
+        Self { item, record }
+    }
+
+    /// The moments it tells of, in order: of a hole where it begins and ends, as far as that is
+    /// known, and else when the record was made.
+    pub(crate) fn moments(&self) -> impl Iterator<Item = Stamp> {
+        let record = self.record.as_ref().ok();
+        let span = record.map_or([None, None], |record| match &record.event {
+            Event::Tombstone(tombstone) => [tombstone.since, tombstone.until],
+            Event::Thinned(thinned) => [Some(thinned.since), Some(record.stamp)],
+            Event::Changed(_)
+            | Event::Arrived(_)
+            | Event::Alarm(_)
+            | Event::Command(_)
+            | Event::Telemetry(_)
+            | Event::Custom(_) => [None, Some(record.stamp)],
+        });
+        span.into_iter().flatten()
+    }
+
+    /// What it stands for, where that is more than itself.
+    #[must_use]
+    pub fn hole(&self) -> Option<Hole> {
+        let record = self.record.as_ref().ok()?;
+        match &record.event {
+            Event::Tombstone(tombstone) => Some(Hole {
+                // It may come with the rest of its positions only.
+                count: tombstone.count.min(self.item.covers),
+                loss: tombstone.loss,
+                kept: false,
+            }),
+            Event::Thinned(thinned) => Some(Hole {
+                count: thinned.count.clamp(1, self.item.covers.max(1)),
+                loss: Loss::Thinned,
+                kept: true,
+            }),
+            Event::Changed(_)
+            | Event::Arrived(_)
+            | Event::Alarm(_)
+            | Event::Command(_)
+            | Event::Telemetry(_)
+            | Event::Custom(_) => None,
+        }
+    }
+}
+
+/// Records that are not there, and what is in their place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// How many; zero where nobody can know. Positions are no measure of it.
+    pub count: u64,
+    /// Why.
+    pub loss: Loss,
+    /// Whether one record is left of them, as of samples that were thinned.
+    pub kept: bool,
+}
+
+/// What is missing between two positions of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Missing {
+    /// How many records were shed or lost, of those whose number is known.
+    pub shed: u64,
+    /// How many positions tombstones cover.
+    pub shed_positions: u64,
+    /// How many tombstones do not know for how many records they stand.
+    pub unknown: u64,
+    /// How many samples were thinned.
+    pub thinned: u64,
+    /// How many positions they had.
+    pub thinned_positions: u64,
+    /// How many records are left of them.
+    pub kept: u64,
 }
 
 /// A record in the journal.
@@ -105,9 +199,9 @@ fn as_text<S: serde::Serializer>(id: &CommandId, to: S) -> std::result::Result<S
 /// The port. See the module's documentation.
 #[async_trait]
 pub trait Journal: Send + Sync + std::fmt::Debug {
-    /// Stores a run and the new cursor in one durable step, and returns the position that is due
-    /// next. Items from before the cursor are skipped: storing a run again changes nothing.
-    async fn store(&self, run: Run) -> Result<Seq>;
+    /// Stores a run, what follows from it (holes, boots), and the new cursor in one durable step, and
+    /// returns the position that is due next. Items from before the cursor are skipped: storing a run again changes nothing.
+    async fn store(&self, run: Arc<Run>) -> Result<Seq>;
     /// The position that is due next in an epoch; the first where nothing was stored.
     async fn due(&self, robot: RobotId, epoch: Epoch) -> Result<Seq>;
     /// The robot's records from a position on, in order, at most `limit`.
@@ -118,6 +212,20 @@ pub trait Journal: Send + Sync + std::fmt::Debug {
         from: Seq,
         limit: usize,
     ) -> Result<Vec<Stored>>;
+    /// The records from one position up to another, not included, that stand for others which are
+    /// not there: tombstones, and thinned samples. The newest first, at most `limit`.
+    async fn holes(
+        &self,
+        robot: RobotId,
+        epoch: Epoch,
+        from: Seq,
+        to: Seq,
+        limit: usize,
+    ) -> Result<Vec<Stored>>;
+    /// What all the records of [`holes`](Self::holes) stand for.
+    async fn missing(&self, robot: RobotId, epoch: Epoch, from: Seq, to: Seq) -> Result<Missing>;
+    /// What is known of the boots in a stream.
+    async fn timeline(&self, robot: RobotId, epoch: Epoch) -> Result<Timeline>;
     /// The epochs in which something of the robot was stored, oldest first.
     async fn epochs(&self, robot: RobotId) -> Result<Vec<Epoch>>;
 

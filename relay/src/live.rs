@@ -1,7 +1,8 @@
-//! Live state: auth codes, faces, what each robot is doing for whom, and its newest status. One of
-//! the relay's three ports.
+//! Live state: auth codes, faces, what each robot is doing for whom, its newest status, and how its
+//! spool is. One of the relay's three ports.
 //!
-//! Codes, bindings and guidance outlive a restart of the relay. The newest status need not.
+//! Codes, bindings and guidance outlive a restart of the relay. What robots say again need not: the
+//! newest status, and how the spool is.
 
 pub mod guesses;
 pub mod memory;
@@ -13,8 +14,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use brrbrr_proto::id::{CommandId, RobotId};
+use brrbrr_proto::id::{CommandId, Epoch, RobotId};
 use brrbrr_proto::live::Status;
+use brrbrr_proto::up::Report;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -88,6 +90,17 @@ pub struct Heard {
     pub at: Timestamp,
 }
 
+/// How a robot's spool was when it last said so, and when that was heard. It outlives the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    /// The incarnation of the spool.
+    pub epoch: Epoch,
+    /// What the robot said.
+    pub report: Report,
+    /// When it was heard, by the relay's clock.
+    pub at: Timestamp,
+}
+
 /// Whether one more guess of a code is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guess {
@@ -134,8 +147,14 @@ pub trait Live: Send + Sync + std::fmt::Debug {
     /// The newest status.
     async fn heard(&self, robot: RobotId) -> Result<Option<Heard>>;
 
+    /// Takes over what the robot says of its spool. Its last word counts.
+    async fn hear_spool(&self, robot: RobotId, spool: Spool) -> Result<()>;
+    /// How the robot's spool was when it last said so.
+    async fn spool(&self, robot: RobotId) -> Result<Option<Spool>>;
+
     /// Forgets everything about a robot.
     async fn forget(&self, robot: RobotId) -> Result<()>;
-    /// Forgets everything about every robot: codes, bindings, guidance, statuses.
+    /// Forgets everything about every robot: codes, bindings, guidance, statuses,
+    /// spools.
     async fn reset(&self) -> Result<()>;
 }

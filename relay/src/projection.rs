@@ -8,15 +8,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, RobotId, Seq};
-use brrbrr_proto::link::relay::BoardClock;
-use brrbrr_proto::up::{CommandUpdate, Event, Item, Progress, Record};
+use brrbrr_proto::live::Status;
+use brrbrr_proto::time::Stamp;
+use brrbrr_proto::up::{Alarm, CommandUpdate, Event, Progress, Thinned, Tombstone};
 use jiff::Timestamp;
 use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::catalog::{Catalog, CatalogError, LedgerEntry};
 use crate::guide;
-use crate::journal::{Journal, JournalError, Run, TripStep};
+use crate::journal::clock::{BootClock, Repaired, Timeline};
+use crate::journal::view::loss_name;
+use crate::journal::{Entry, Journal, JournalError, Run, Stored, TripStep};
 use crate::live::{Live, LiveError, Phase};
 use crate::session::metrics::{LinkMetrics, StepLabel};
 
@@ -75,16 +78,34 @@ impl Projection {
     /// Where a store is away; nothing is lost by trying again.
     pub async fn catch_up(&self, robot: RobotId, epoch: Epoch) -> Result<(), ProjectionError> {
         let mut from = self.catalog.applied(robot, epoch).await?;
+        let mut timeline = None;
         loop {
             let stored = self.journal.records(robot, epoch, from, CATCH_UP).await?;
             let Some(last) = stored.last() else { break };
             let next = last.seq.plus(last.item.covers);
-            let mut updates = Vec::new();
-            for record in &stored {
-                self.apply_item(robot, &record.item, record.received, None, &mut updates)
+            let timeline = match &timeline {
+                Some(timeline) => timeline,
+                None => timeline.insert(self.journal.timeline(robot, epoch).await?),
+            };
+            let mut effects = Effects::default();
+            for Stored {
+                seq,
+                item,
+                received,
+            } in stored
+            {
+                let received = Received {
+                    robot,
+                    seq,
+                    at: received,
+                    timeline,
+                };
+                self.apply_entry(&received, &Entry::read(item), &mut effects)
                     .await?;
             }
-            self.commit(robot, Cursor { epoch, next }, updates).await?;
+            self.hear(robot, effects.statuses).await?;
+            self.commit(robot, Cursor { epoch, next }, effects.updates)
+                .await?;
             from = next;
         }
         self.note(robot, Cursor { epoch, next: from });
@@ -96,32 +117,49 @@ impl Projection {
     /// # Errors
     /// Where a store is away; nothing is lost by trying again.
     pub async fn apply(&self, run: &Run) -> Result<(), ProjectionError> {
-        let mut updates = Vec::new();
+        let timeline = self.timeline(run).await?;
+        let mut effects = Effects::default();
         let mut next = run.first;
-        for item in &run.items {
-            self.apply_item(run.robot, item, run.received, Some(run.clock), &mut updates)
-                .await?;
-            next = next.plus(item.covers);
+        for entry in &run.entries {
+            let received = Received {
+                robot: run.robot,
+                seq: next,
+                at: run.received,
+                timeline: &timeline,
+            };
+            self.apply_entry(&received, entry, &mut effects).await?;
+            next = next.plus(entry.item.covers);
         }
         let cursor = Cursor {
             epoch: run.epoch,
             next,
         };
-        if updates.is_empty() && self.lag(run.robot, cursor) < LAZY_RECORDS {
+        self.hear(run.robot, effects.statuses).await?;
+        if effects.updates.is_empty() && self.lag(run.robot, cursor) < LAZY_RECORDS {
             return Ok(());
         }
-        self.commit(run.robot, cursor, updates).await
+        self.commit(run.robot, cursor, effects.updates).await
     }
 
-    async fn apply_item(
+    /// What is known of the boots that the run tells of. Nearly always that is the present one.
+    async fn timeline(&self, run: &Run) -> Result<Timeline, ProjectionError> {
+        let boot = run.clock.boot;
+        let mut moments = run.entries.iter().flat_map(Entry::moments);
+        if moments.all(|moment| moment.boot == boot) {
+            let heard = BootClock::heard(&run.clock, run.received);
+            return Ok(Timeline::of_boot(boot, heard));
+        }
+        Ok(self.journal.timeline(run.robot, run.epoch).await?)
+    }
+
+    async fn apply_entry(
         &self,
-        robot: RobotId,
-        item: &Item,
-        received: Timestamp,
-        clock: Option<BoardClock>,
-        updates: &mut Vec<(CommandUpdate, Timestamp)>,
+        received: &Received<'_>,
+        entry: &Entry,
+        effects: &mut Effects,
     ) -> Result<(), ProjectionError> {
-        let record = match Record::decode(&item.record) {
+        let robot = received.robot;
+        let record = match &entry.record {
             Ok(record) => record,
             Err(error) => {
                 // It stays in the journal as it came, for a newer relay or a person to read.
@@ -130,10 +168,13 @@ impl Projection {
                 return Ok(());
             }
         };
-        let at = corrected(&record, received, clock);
-        match record.event {
+        if let Some(hole) = entry.hole() {
+            self.metrics.count_hole(&hole);
+        }
+        let at = received.time(record.stamp).corrected;
+        match &record.event {
             Event::Changed(status) | Event::Telemetry(status) => {
-                self.live.hear(robot, status, at).await?;
+                effects.statuses.push((status.clone(), at));
             }
             Event::Arrived(arrived) => {
                 if let Some(command) = arrived.command {
@@ -141,18 +182,47 @@ impl Projection {
                 }
             }
             Event::Command(update) => {
-                self.follow(robot, &update).await?;
-                updates.push((update, at));
+                self.follow(robot, update).await?;
+                effects.updates.push((update.clone(), at));
             }
-            Event::Tombstone(tombstone) => {
-                self.metrics.records_shed.inc_by(tombstone.count);
-                warn!(%robot, count = tombstone.count, loss = ?tombstone.loss, "records are missing");
+            Event::Tombstone(tombstone) => warn_of_hole(received, tombstone),
+            Event::Thinned(thinned) => {
+                warn_of_thinned(received, thinned, record.stamp);
+                effects.statuses.push((thinned.last.clone(), at));
             }
-            Event::Thinned(thinned) => self.live.hear(robot, thinned.last, at).await?,
             Event::Alarm(alarm) => {
-                info!(%robot, code = alarm.code, severity = ?alarm.severity, "alarm");
+                let Alarm { code, severity, .. } = alarm;
+                info!(%robot, code, ?severity, "alarm");
             }
             Event::Custom(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Takes over what the robot said of itself, oldest first. The live lane may have shown the
+    /// present meanwhile, so what is older than that is kept apart from what is newer.
+    async fn hear(
+        &self,
+        robot: RobotId,
+        statuses: Vec<(Status, Timestamp)>,
+    ) -> Result<(), ProjectionError> {
+        if statuses.is_empty() {
+            return Ok(());
+        }
+        let heard = self.live.heard(robot).await?.map(|heard| heard.at);
+        let (late, fresh): (Vec<_>, Vec<_>) = statuses
+            .into_iter()
+            .partition(|(_, at)| heard.is_some_and(|heard| *at < heard));
+        for group in [late, fresh] {
+            let mut group = group.into_iter();
+            let Some((mut status, mut at)) = group.next() else {
+                continue;
+            };
+            for (newer, newer_at) in group {
+                status.absorb(&newer);
+                at = at.max(newer_at);
+            }
+            self.live.hear(robot, status, at).await?;
         }
         Ok(())
     }
@@ -262,14 +332,45 @@ impl Projection {
     }
 }
 
-/// When the record was made, by the relay's calendar as far as it knows the board's clock. Never
-/// after it was received.
-fn corrected(record: &Record, received: Timestamp, clock: Option<BoardClock>) -> Timestamp {
-    let same_boot = clock.filter(|clock| clock.boot == record.stamp.boot);
-    let micros = same_boot.and_then(|clock| {
-        let uptime = i64::try_from(record.stamp.uptime.since_boot().as_micros()).ok()?;
-        uptime.checked_add(clock.estimate())
-    });
-    let corrected = micros.and_then(|micros| Timestamp::from_microsecond(micros).ok());
-    corrected.map_or(received, |at| at.min(received))
+/// Where a record stands and when it came.
+struct Received<'a> {
+    robot: RobotId,
+    seq: Seq,
+    at: Timestamp,
+    timeline: &'a Timeline,
+}
+
+impl Received<'_> {
+    fn time(&self, stamp: Stamp) -> Repaired {
+        self.timeline.repair(self.seq, stamp, self.at)
+    }
+}
+
+/// What is to be done for several records at once.
+#[derive(Debug, Default)]
+struct Effects {
+    updates: Vec<(CommandUpdate, Timestamp)>,
+    statuses: Vec<(Status, Timestamp)>,
+}
+
+fn warn_of_hole(received: &Received<'_>, tombstone: &Tombstone) {
+    let robot = received.robot;
+    let moment = |stamp: Option<Stamp>| match stamp {
+        Some(stamp) => received.time(stamp).corrected.to_string(),
+        None => "unknown".to_owned(),
+    };
+    let count = match tombstone.count {
+        0 => "unknown".to_owned(),
+        count => count.to_string(),
+    };
+    let reason = loss_name(tombstone.loss);
+    let (since, until) = (moment(tombstone.since), moment(tombstone.until));
+    warn!(%robot, count, reason, since, until, "records are missing");
+}
+
+fn warn_of_thinned(received: &Received<'_>, thinned: &Thinned, last: Stamp) {
+    let (robot, count) = (received.robot, thinned.count);
+    let since = received.time(thinned.since).corrected;
+    let until = received.time(last).corrected;
+    warn!(%robot, count, reason = "thinned", %since, %until, "samples were merged into one");
 }

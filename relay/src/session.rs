@@ -299,8 +299,13 @@ impl Driver {
                 }
                 Output::Sent { from, to } => self.down_job(robot, DownJob::Sent { from, to }),
                 Output::Delivered(cursor) => self.down_job(robot, DownJob::Delivered(cursor)),
-                Output::Status(status, _) => self.down_job(robot, DownJob::Status(status)),
-                Output::Report(_) => {}
+                Output::Status(status, age) => {
+                    self.metrics.hear_live(age);
+                    self.down_job(robot, DownJob::Status(status));
+                }
+                Output::Report(epoch, report) => {
+                    self.down_job(robot, DownJob::Report(epoch, report));
+                }
                 Output::Opened(session) => {
                     info!(%robot, %session, "session opened");
                     self.metrics.sessions.set(count(self.fleet.open_sessions()));

@@ -183,8 +183,10 @@ impl Driver {
                     self.due = None;
                 }
                 Output::Closed(_) => self.session = None,
-                Output::Send(..) | Output::Sent { .. } | Output::Status(..) | Output::Report(_) => {
-                }
+                Output::Send(..)
+                | Output::Sent { .. }
+                | Output::Status(..)
+                | Output::Report(..) => {}
             }
         }
         assert!(count <= OUTPUTS_PER_STEP, "{count} outputs from one step");

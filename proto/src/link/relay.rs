@@ -122,8 +122,8 @@ pub enum Output {
     Delivered(Cursor),
     /// The newest status, and how old it was when it came in.
     Status(Status, Duration),
-    /// How the robot's spool is.
-    Report(Report),
+    /// How the robot's spool of this epoch is.
+    Report(Epoch, Report),
     /// The robot has a session.
     Opened(SessionId),
     /// The robot's session is over or out of use.
@@ -377,7 +377,7 @@ impl Relay {
             Up::Beat(beat) => self.handle_beat(beat),
             Up::Report(report) => {
                 session.robot_next = session.robot_next.max(report.next);
-                self.outputs.push_back(Output::Report(report));
+                self.outputs.push_back(Output::Report(epoch, report));
             }
         }
     }

@@ -363,7 +363,7 @@ impl Pair {
                 self.stores.ledger.acked = self.stores.ledger.acked.max(cursor.next);
             }
             FromRelay::Status(status, _) => self.statuses.push(status),
-            FromRelay::Report(report) => self.reports.push(report),
+            FromRelay::Report(_, report) => self.reports.push(report),
             FromRelay::Sent { .. } | FromRelay::Opened(_) | FromRelay::Closed(_) => {}
         }
     }

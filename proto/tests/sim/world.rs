@@ -633,7 +633,7 @@ impl World {
                 self.disk.delivered(cursor);
             }
             FromRelay::Status(..)
-            | FromRelay::Report(_)
+            | FromRelay::Report(..)
             | FromRelay::Opened(_)
             | FromRelay::Closed(_) => {}
         }

@@ -1,12 +1,14 @@
 //! What every implementation of the journal must do. Times are whole milliseconds, which every
 //! store can hold.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use brrbrr_proto::id::{BootId, CommandId, Epoch, RobotId, Seq};
-use brrbrr_proto::up::Item;
-use jiff::Timestamp;
+use brrbrr_proto::id::BootId;
+use brrbrr_proto::live::Status;
+use brrbrr_proto::time::{Uptime, WallClock};
+use brrbrr_proto::up::{Thinned, Tombstone};
 
+use super::clock::Basis;
 use super::*;
 
 /// Runs every case, each with a robot of its own, on one empty journal.
@@ -17,6 +19,8 @@ pub(crate) async fn conforms(journal: &dyn Journal) {
     tombstones_cover_many_positions(journal).await;
     a_tombstone_that_begins_before_the_cursor_stands_for_the_rest(journal).await;
     impossible_runs_do_no_harm(journal).await;
+    holes_are_listed_newest_first_and_added_up(journal).await;
+    boots_are_told_apart_and_their_moments_kept(journal).await;
     streams_are_kept_apart(journal).await;
     trips_are_logged_once_and_read_newest_first(journal).await;
 }
@@ -50,6 +54,14 @@ pub(crate) async fn stores_concurrently(journal: Arc<dyn Journal>) {
 /// Writes what [`remembers`] looks for, after the store was closed and opened again.
 pub(crate) async fn prepare(journal: &dyn Journal) {
     journal.store(run(900, 8, 1, &[1, 5, 1])).await.unwrap();
+    let lost = Event::Tombstone(Tombstone {
+        count: 2,
+        loss: Loss::SpoolCorrupt,
+        since: None,
+        until: None,
+    });
+    let lost = vec![entry(2, 1, 1, lost)];
+    journal.store(run_of(901, 8, lost)).await.unwrap();
     journal
         .log_trip(trip(900, TripStep::Departed, 0))
         .await
@@ -61,6 +73,11 @@ pub(crate) async fn remembers(journal: &dyn Journal) {
     assert_eq!(journal.due(robot(900), Epoch(8)).await.unwrap(), Seq(8));
     assert_eq!(positions(journal, 900, 8, 1).await, [1, 2, 7]);
     assert_eq!(journal.epochs(robot(900)).await.unwrap(), [Epoch(8)]);
+    let missing = journal.missing(robot(901), Epoch(8), Seq(1), Seq(9)).await;
+    assert_eq!(missing.unwrap().shed, 2);
+    let timeline = journal.timeline(robot(901), Epoch(8)).await.unwrap();
+    let known = timeline.repair(Seq(1), stamp(1, 1), at(0));
+    assert_eq!(known.basis, Basis::Session);
     let departed = journal.departure(CommandId(900)).await.unwrap();
     assert_eq!(departed, Some(trip(900, TripStep::Departed, 0)));
 }
@@ -69,7 +86,7 @@ async fn a_run_is_stored_and_moves_the_cursor(journal: &dyn Journal) {
     assert_eq!(journal.due(robot(1), Epoch(1)).await.unwrap(), Seq::FIRST);
     assert_eq!(journal.epochs(robot(1)).await.unwrap(), []);
     let stored = run(1, 1, 1, &[1, 1]);
-    assert_eq!(journal.store(stored.clone()).await.unwrap(), Seq(3));
+    assert_eq!(journal.store(Arc::clone(&stored)).await.unwrap(), Seq(3));
     assert_eq!(journal.store(run(1, 1, 3, &[1, 1])).await.unwrap(), Seq(5));
     assert_eq!(journal.due(robot(1), Epoch(1)).await.unwrap(), Seq(5));
 
@@ -78,10 +95,10 @@ async fn a_run_is_stored_and_moves_the_cursor(journal: &dyn Journal) {
         .await
         .unwrap();
     let expected: Vec<_> = (1..)
-        .zip(&stored.items)
-        .map(|(seq, item)| Stored {
+        .zip(&stored.entries)
+        .map(|(seq, entry)| Stored {
             seq: Seq(seq),
-            item: item.clone(),
+            item: entry.item.clone(),
             received: stored.received,
         })
         .collect();
@@ -98,7 +115,8 @@ async fn a_run_that_comes_again_changes_nothing(journal: &dyn Journal) {
         .await
         .unwrap();
     let mut again = run(2, 1, 1, &[1, 1]);
-    again.items[0].record = b"other".to_vec();
+    let entries = &mut Arc::get_mut(&mut again).unwrap().entries;
+    entries[0].item.record = b"other".to_vec();
     assert_eq!(journal.store(again).await.unwrap(), Seq(4));
     assert_eq!(
         journal
@@ -177,6 +195,109 @@ async fn impossible_runs_do_no_harm(journal: &dyn Journal) {
     );
 }
 
+async fn holes_are_listed_newest_first_and_added_up(journal: &dyn Journal) {
+    let tombstone = |count| {
+        Event::Tombstone(Tombstone {
+            count,
+            loss: Loss::SpoolFull,
+            since: None,
+            until: None,
+        })
+    };
+    let thinned = Event::Thinned(Thinned {
+        count: 10,
+        since: stamp(1, 0),
+        battery: None,
+        speed: None,
+        last: Status::default(),
+    });
+    let sample = Event::Telemetry(Status::default());
+    // The last but one is what is left of a tombstone of which a part had arrived, and the last
+    // covers far more positions than anybody knows of records.
+    let events = [
+        (1, sample.clone()),
+        (7, tombstone(7)),
+        (1, sample),
+        (10, thinned),
+        (3, tombstone(8)),
+        (1 << 32, tombstone(0)),
+    ];
+    let entries = events.map(|(covers, event)| entry(covers, 1, 1, event));
+    let end = journal.store(run_of(11, 1, entries.into())).await.unwrap();
+    assert_eq!(end, Seq(23 + (1 << 32)));
+
+    let holes = async |from, to, limit| {
+        let (from, to) = (Seq(from), Seq(to));
+        let holes = journal.holes(robot(11), Epoch(1), from, to, limit).await;
+        let holes = holes.unwrap().into_iter();
+        holes.map(|stored| stored.seq.0).collect::<Vec<_>>()
+    };
+    assert_eq!(holes(1, u64::MAX, 10).await, [23, 20, 10, 2]);
+    assert_eq!(holes(1, u64::MAX, 2).await, [23, 20]);
+    assert_eq!(holes(2, 20, 10).await, [10, 2]);
+    assert_eq!(holes(3, 10, 10).await, [0; 0]);
+    let missing = async |from, to| {
+        let missing = journal.missing(robot(11), Epoch(1), Seq(from), Seq(to));
+        missing.await.unwrap()
+    };
+    let all = Missing {
+        shed: 10,
+        shed_positions: 10 + (1 << 32),
+        unknown: 1,
+        thinned: 10,
+        thinned_positions: 10,
+        kept: 1,
+    };
+    assert_eq!(missing(1, u64::MAX).await, all);
+    assert_eq!(missing(1, 2).await, Missing::default());
+    let first = Missing {
+        shed: 7,
+        shed_positions: 7,
+        ..Missing::default()
+    };
+    assert_eq!(missing(1, 10).await, first);
+    let nothing = journal.missing(robot(11), Epoch(2), Seq(1), Seq(9)).await;
+    assert_eq!(nothing.unwrap(), Missing::default());
+}
+
+async fn boots_are_told_apart_and_their_moments_kept(journal: &dyn Journal) {
+    let sample = || Event::Telemetry(Status::default());
+    let entries = [(1, 10), (1, 20), (2, 5), (3, 7)];
+    let entries = entries.map(|(boot, second)| entry(1, boot, second, sample()));
+    let mut run = run_of(12, 1, entries.into());
+    let session = |boot, width| BoardClock {
+        boot: BootId(boot),
+        earliest: at(0).as_microsecond(),
+        latest: at(0).as_microsecond() + width,
+    };
+    Arc::get_mut(&mut run).unwrap().clock = session(3, 1_000_000);
+    journal.store(Arc::clone(&run)).await.unwrap();
+    let basis = async |boot, seq| {
+        let timeline = journal.timeline(robot(12), Epoch(1)).await.unwrap();
+        timeline.repair(Seq(seq), stamp(boot, 5), at(60_000)).basis
+    };
+    // The boots that had no session are held between others; the calendar showed 1970 in them.
+    let before = [basis(1, 1).await, basis(2, 3).await, basis(3, 4).await];
+    assert_eq!(before, [Basis::Bounds, Basis::Bounds, Basis::Session]);
+
+    let uncertainty = async || {
+        let timeline = journal.timeline(robot(12), Epoch(1)).await.unwrap();
+        let repaired = timeline.repair(Seq(4), stamp(3, 7), at(60_000));
+        repaired.uncertainty.as_millis()
+    };
+    let wide = uncertainty().await;
+    assert!((500..510).contains(&wide), "{wide}");
+    let mut next = run_of(12, 1, vec![entry(1, 3, 8, sample())]);
+    let narrow = Arc::get_mut(&mut next).unwrap();
+    (narrow.first, narrow.clock) = (Seq(5), session(3, 200_000));
+    journal.store(next).await.unwrap();
+    let narrow = uncertainty().await;
+    assert!((100..110).contains(&narrow), "{narrow}");
+    // The clock of a run that is known already is known already, too.
+    journal.store(run).await.unwrap();
+    assert_eq!(uncertainty().await, narrow);
+}
+
 async fn streams_are_kept_apart(journal: &dyn Journal) {
     journal
         .store(run(7, 0xffff_ffff_ffff_ffff, 1, &[1, 1]))
@@ -220,23 +341,47 @@ fn robot(number: u32) -> RobotId {
     RobotId::new(number).unwrap()
 }
 
-fn run(number: u32, epoch: u64, first: u64, covers: &[u64]) -> Run {
+fn stamp(boot: u64, second: u64) -> Stamp {
+    Stamp {
+        boot: BootId(boot),
+        uptime: Uptime::new(Duration::from_secs(second)),
+        wall: WallClock(0),
+    }
+}
+
+fn entry(covers: u64, boot: u64, second: u64, event: Event) -> Entry {
+    let record = Record {
+        stamp: stamp(boot, second),
+        event,
+    };
+    let record = record.encode().unwrap();
+    Entry::read(Item { covers, record })
+}
+
+fn run_of(number: u32, epoch: u64, entries: Vec<Entry>) -> Arc<Run> {
+    let mut run = run(number, epoch, 1, &[]);
+    Arc::get_mut(&mut run).unwrap().entries = entries;
+    run
+}
+
+fn run(number: u32, epoch: u64, first: u64, covers: &[u64]) -> Arc<Run> {
     let item = |covers: &u64| Item {
         covers: *covers,
         record: vec![1, 2, 255],
     };
-    Run {
+    let entries = covers.iter().map(|covers| Entry::read(item(covers)));
+    Arc::new(Run {
         robot: robot(number),
         epoch: Epoch(epoch),
         first: Seq(first),
-        items: covers.iter().map(item).collect(),
+        entries: entries.collect(),
         received: at(7),
         clock: BoardClock {
             boot: BootId(1),
             earliest: -5,
             latest: -5,
         },
-    }
+    })
 }
 
 fn trip(number: u32, status: TripStep, moment: i64) -> TripEntry {

@@ -3,15 +3,20 @@
 //! Promises what `sqlite` promises: when `store` returns, the run and the cursor are on disk, in one
 //! transaction, which runs of other robots that came meanwhile share.
 
+mod boots;
+mod write;
+
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use brrbrr_proto::id::{CommandId, Epoch, RobotId, Seq};
 use brrbrr_proto::up::Item;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Journal, JournalError, Result, Run, Stored, TripEntry, TripStep};
+use super::clock::Timeline;
+use super::{Journal, JournalError, Missing, Result, Run, Stored, TripEntry, TripStep};
 use crate::catalog::stored_name;
 use crate::sqlite::{
     Access, Fault, OpenError, Schema, StoreThread, open, open_reader, parsed, position,
@@ -23,9 +28,6 @@ const SCHEMA: Schema = Schema {
     application_id: 0x6272_6a01,
     migrations: &[include_str!("sqlite/1.sql")],
 };
-
-/// The last position that SQLite can count. No real stream comes there, but a robot may claim so.
-const LAST: Seq = Seq(i64::MAX.unsigned_abs());
 
 /// The journal in one SQLite file. See the module's documentation.
 #[derive(Debug)]
@@ -67,17 +69,17 @@ impl From<rusqlite::Error> for JournalError {
 
 #[async_trait]
 impl Journal for SqliteJournal {
-    async fn store(&self, run: Run) -> Result<Seq> {
+    async fn store(&self, run: Arc<Run>) -> Result<Seq> {
         self.writer
-            .call(move |connection| store(connection, &run))
+            .call(move |connection| write::store(connection, &run))
             .await
     }
 
     async fn due(&self, robot: RobotId, epoch: Epoch) -> Result<Seq> {
         self.reader
             .call(move |connection| {
-                let stream = stream(connection, robot, epoch)?;
-                Ok(stream.map_or(Seq::FIRST, |(_, due)| due))
+                let stream = write::stream(connection, robot, epoch)?;
+                Ok(stream.map_or(Seq::FIRST, |stream| stream.due))
             })
             .await
     }
@@ -91,7 +93,7 @@ impl Journal for SqliteJournal {
     ) -> Result<Vec<Stored>> {
         self.reader
             .call(move |connection| {
-                let Some((stream, _)) = stream(connection, robot, epoch)? else {
+                let Some(stream) = write::stream(connection, robot, epoch)? else {
                     return Ok(Vec::new());
                 };
                 // The row before `from` may be a tombstone that covers it.
@@ -103,11 +105,71 @@ impl Journal for SqliteJournal {
                      ORDER BY seq LIMIT ?3",
                 )?;
                 let rows = ask.query_map(
-                    params![stream, stored_position(from), stored_limit(limit)],
+                    params![stream.id, stored_position(from), stored_limit(limit)],
                     stored,
                 )?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
+            .await
+    }
+
+    async fn holes(
+        &self,
+        robot: RobotId,
+        epoch: Epoch,
+        from: Seq,
+        to: Seq,
+        limit: usize,
+    ) -> Result<Vec<Stored>> {
+        self.reader
+            .call(move |connection| {
+                let Some(stream) = write::stream(connection, robot, epoch)? else {
+                    return Ok(Vec::new());
+                };
+                let mut ask = connection.prepare_cached(
+                    "SELECT records.seq, records.covers, received, record
+                     FROM gaps JOIN records USING (stream, seq)
+                     WHERE stream = ?1 AND gaps.seq >= ?2 AND gaps.seq < ?3
+                     ORDER BY gaps.seq DESC LIMIT ?4",
+                )?;
+                let (from, to) = (stored_position(from), stored_position(to));
+                let rows =
+                    ask.query_map(params![stream.id, from, to, stored_limit(limit)], stored)?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    async fn missing(&self, robot: RobotId, epoch: Epoch, from: Seq, to: Seq) -> Result<Missing> {
+        self.reader
+            .call(move |connection| {
+                let Some(stream) = write::stream(connection, robot, epoch)? else {
+                    return Ok(Missing::default());
+                };
+                let mut ask = connection.prepare_cached(
+                    "SELECT kept, sum(covers) AS covers, sum(count) AS count,
+                     count(*) AS rows, sum(count = 0) AS unknown
+                     FROM gaps WHERE stream = ?1 AND seq >= ?2 AND seq < ?3 GROUP BY kept",
+                )?;
+                let (from, to) = (stored_position(from), stored_position(to));
+                let mut rows = ask.query(params![stream.id, from, to])?;
+                let mut missing = Missing::default();
+                while let Some(row) = rows.next()? {
+                    add_missing(&mut missing, row)?;
+                }
+                Ok(missing)
+            })
+            .await
+    }
+
+    async fn timeline(&self, robot: RobotId, epoch: Epoch) -> Result<Timeline> {
+        self.reader
+            .call(
+                move |connection| match write::stream(connection, robot, epoch)? {
+                    Some(stream) => boots::timeline(connection, robot, &stream),
+                    None => Ok(Timeline::default()),
+                },
+            )
             .await
     }
 
@@ -182,75 +244,6 @@ impl Journal for SqliteJournal {
     }
 }
 
-fn stream(connection: &Connection, robot: RobotId, epoch: Epoch) -> Result<Option<(i64, Seq)>> {
-    let found = connection
-        .prepare_cached("SELECT id, due FROM streams WHERE robot = ?1 AND epoch = ?2")?
-        .query_row(params![robot.number(), epoch.to_string()], |row| {
-            Ok((row.get("id")?, position(row, "due")?))
-        })
-        .optional()?;
-    Ok(found)
-}
-
-fn store(connection: &Connection, run: &Run) -> Result<Seq> {
-    let known = stream(connection, run.robot, run.epoch)?;
-    let due = known.map_or(Seq::FIRST, |(_, due)| due);
-    if run.first > due {
-        return Err(JournalError::Gap {
-            first: run.first,
-            due,
-        });
-    }
-    let fresh = fresh_items(run, due);
-    let Some(end) = fresh.last().map(|(at, covers, _)| at.plus(*covers)) else {
-        return Ok(due);
-    };
-    let stream = if let Some((stream, _)) = known {
-        stream
-    } else {
-        connection
-            .prepare_cached("INSERT INTO streams (robot, epoch, due) VALUES (?1, ?2, 1)")?
-            .execute(params![run.robot.number(), run.epoch.to_string()])?;
-        connection.last_insert_rowid()
-    };
-    let received = run.received.as_microsecond();
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO records (stream, seq, covers, received, clock_offset, record)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-    )?;
-    for (at, covers, record) in fresh {
-        insert.execute(params![
-            stream,
-            stored_position(at),
-            stored_position(Seq(covers)),
-            received,
-            run.clock.estimate(),
-            record
-        ])?;
-    }
-    connection
-        .prepare_cached("UPDATE streams SET due = ?2 WHERE id = ?1")?
-        .execute(params![stream, stored_position(end)])?;
-    Ok(end)
-}
-
-/// The items that stand for positions from `due` on: where each begins, how many it covers, and its
-/// record. A tombstone that begins before `due`, because its records were shed after a part of them
-/// had arrived, stands for the rest.
-fn fresh_items(run: &Run, due: Seq) -> Vec<(Seq, u64, &[u8])> {
-    let mut fresh = Vec::with_capacity(run.items.len());
-    let mut at = run.first;
-    for item in &run.items {
-        let end = at.plus(item.covers).min(LAST);
-        let begin = at.max(due);
-        if end > begin {
-            fresh.push((begin, end.since(begin), item.record.as_slice()));
-        }
-        at = end;
-    }
-    fresh
-}
-
 fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
     Ok(Stored {
         seq: position(row, "seq")?,
@@ -260,6 +253,27 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
         },
         received: time(row, "received")?,
     })
+}
+
+/// Takes over the sums of tombstones or those of thinned samples. A robot's claims may be past what
+/// can be counted, but not their sum: the rows of a stream do not overlap.
+fn add_missing(missing: &mut Missing, row: &Row<'_>) -> rusqlite::Result<()> {
+    let number = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
+    if row.get("kept")? {
+        missing.thinned = number("count")?;
+        missing.thinned_positions = number("covers")?;
+        missing.kept = number("rows")?;
+    } else {
+        missing.shed = number("count")?;
+        missing.shed_positions = number("covers")?;
+        missing.unknown = number("unknown")?;
+    }
+    Ok(())
+}
+
+/// A number as SQLite can hold it. Saturates, which no real robot can reach.
+fn stored_number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 const fn step_name(step: TripStep) -> &'static str {

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use brrbrr_proto::id::{CommandId, RobotId};
+use brrbrr_proto::id::{CommandId, Epoch, RobotId, Seq, SessionId};
 use brrbrr_proto::live::{Activity, Status};
+use brrbrr_proto::time::Uptime;
+use brrbrr_proto::up::{Disk, Report};
 use jiff::Timestamp;
 
 use super::guesses::{ADDRESS_BURST, ADDRESS_INTERVAL};
@@ -18,6 +20,7 @@ pub(crate) async fn conforms(live: &dyn Live) {
     a_newer_face_takes_over(live).await;
     guidance_follows_its_own_trip_only(live).await;
     the_newest_status_wins_field_by_field(live).await;
+    the_last_word_on_a_spool_counts(live).await;
     a_forgotten_robot_leaves_nothing(live).await;
     a_reset_forgets_everything(live).await;
     wrong_guesses_are_limited(live).await;
@@ -245,6 +248,17 @@ async fn the_newest_status_wins_field_by_field(live: &dyn Live) {
     live.reset().await.unwrap();
 }
 
+async fn the_last_word_on_a_spool_counts(live: &dyn Live) {
+    assert_eq!(live.spool(robot(1)).await.unwrap(), None);
+    for moment in [1, 3, 2] {
+        live.hear_spool(robot(1), spool(moment)).await.unwrap();
+    }
+    assert_eq!(live.spool(robot(1)).await.unwrap(), Some(spool(2)));
+    assert_eq!(live.spool(robot(2)).await.unwrap(), None);
+    live.reset().await.unwrap();
+    assert_eq!(live.spool(robot(1)).await.unwrap(), None);
+}
+
 async fn a_forgotten_robot_leaves_nothing(live: &dyn Live) {
     let mut codes = Vec::new();
     for number in [1, 2] {
@@ -256,12 +270,15 @@ async fn a_forgotten_robot_leaves_nothing(live: &dyn Live) {
         live.hear(robot(number), Status::default(), at(1))
             .await
             .unwrap();
+        live.hear_spool(robot(number), spool(1)).await.unwrap();
     }
     live.forget(robot(1)).await.unwrap();
     assert_eq!(live.robot_with_code(codes[0]).await.unwrap(), None);
     assert_eq!(live.face(robot(1)).await.unwrap(), None);
     assert_eq!(live.guidance(robot(1)).await.unwrap(), Guidance::default());
     assert_eq!(live.heard(robot(1)).await.unwrap(), None);
+    assert_eq!(live.spool(robot(1)).await.unwrap(), None);
+    assert_eq!(live.spool(robot(2)).await.unwrap(), Some(spool(1)));
     assert_eq!(
         live.code(robot(2)).await.unwrap(),
         codes[1],
@@ -312,6 +329,22 @@ fn trip_to(destination: &str, trip: u128) -> Guidance {
         phase: Phase::Moving,
         destination: Some(destination.to_owned()),
         trip: Some(CommandId(trip)),
+    }
+}
+
+fn spool(moment: u64) -> Spool {
+    Spool {
+        epoch: Epoch(1),
+        report: Report {
+            session: SessionId(1),
+            sent: Uptime::new(Duration::from_secs(moment)),
+            next: Seq(moment),
+            oldest: None,
+            disk: Disk::Short,
+            since: Uptime::default(),
+            detail: String::new(),
+        },
+        at: at(moment.cast_signed()),
     }
 }
 

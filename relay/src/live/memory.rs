@@ -2,8 +2,8 @@
 //!
 //! Codes, bindings and guidance are on disk before a method returns. The file is the truth: a change
 //! is made there, and what was committed is then taken over into memory in the order of the commits.
-//! Reads are answered from memory alone. The newest status and the count of guesses are in memory
-//! only.
+//! Reads are answered from memory alone. The newest status, how spools are, and the count of
+//! guesses are in memory only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,7 +19,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::time::Instant;
 
 use super::guesses::Guesses;
-use super::{AuthCode, CODES, Guess, Guidance, Heard, Live, LiveError, Phase, Result, SocketId};
+use super::{
+    AuthCode, CODES, Guess, Guidance, Heard, Live, LiveError, Phase, Result, SocketId, Spool,
+};
 use crate::sqlite::{Access, Fault, OpenError, Schema, StoreThread, open, unreadable};
 
 const SCHEMA: Schema = Schema {
@@ -52,6 +54,7 @@ struct Known {
     face: Option<SocketId>,
     guidance: Guidance,
     heard: Option<Heard>,
+    spool: Option<Spool>,
 }
 
 impl MemoryLive {
@@ -281,6 +284,15 @@ impl Live for MemoryLive {
 
     async fn heard(&self, robot: RobotId) -> Result<Option<Heard>> {
         Ok(self.look(robot, |known| known.heard.clone()).flatten())
+    }
+
+    async fn hear_spool(&self, robot: RobotId, spool: Spool) -> Result<()> {
+        lock(&self.state).known(robot).spool = Some(spool);
+        Ok(())
+    }
+
+    async fn spool(&self, robot: RobotId) -> Result<Option<Spool>> {
+        Ok(self.look(robot, |known| known.spool.clone()).flatten())
     }
 
     async fn forget(&self, robot: RobotId) -> Result<()> {

@@ -11,23 +11,27 @@ use brrbrr_proto::id::{Cursor, Epoch, RobotId, Seq, SessionId};
 use brrbrr_proto::link::COMMANDS_PER_FRAME;
 use brrbrr_proto::link::relay::{Ledger, Store, bytes_of};
 use brrbrr_proto::live::Status;
+use brrbrr_proto::up::{Disk, MAX_BATCH_ITEMS, Report};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::metrics::LinkMetrics;
 use super::random_u64;
 use crate::catalog::{Catalog, DownStream, LedgerEntry};
 use crate::clock::sleep_until;
-use crate::journal::{Journal, Run};
-use crate::live::Live;
+use crate::journal::{Entry, Journal, Run};
+use crate::live::{Live, Spool};
 use crate::projection::{Projection, ProjectionError};
 
 /// Jobs that wait for one robot's worker. The link's credit bounds what they hold; a full queue
 /// counts as a failed job, which the link repeats.
 const JOBS: usize = 64;
+/// Items that are stored as one run. The link's credit is the bound for large ones; this one is for
+/// small ones, and for how long other robots wait for one transaction.
+const RUN_ITEMS: usize = 8 * MAX_BATCH_ITEMS;
 /// How long a store that is away is left alone before the worker takes the next job.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
 
@@ -118,6 +122,8 @@ pub enum DownJob {
     Delivered(Cursor),
     /// The newest status.
     Status(Status),
+    /// How the spool of this epoch is.
+    Report(Epoch, Report),
 }
 
 /// What a worker has finished.
@@ -186,6 +192,7 @@ impl Workers {
     /// Lets a robot's workers end after what they have.
     pub fn dismiss(&mut self, robot: RobotId) {
         self.robots.remove(&robot);
+        self.stores.metrics.forget_spool(robot);
     }
 
     /// Lets all workers end and waits until they have. `done` is drained meanwhile.
@@ -236,6 +243,23 @@ impl Workers {
     }
 }
 
+/// Adds the job to the run if it is the next run of the same session, and else gives it back.
+fn join(run: &mut Store, job: UpJob) -> Option<UpJob> {
+    let more = match job {
+        UpJob::Store(more) => more,
+        UpJob::Recall { .. } | UpJob::RenewLedger { .. } => return Some(job),
+    };
+    let covers = run.items.iter().map(|item| item.covers);
+    let end = covers.fold(run.first, Seq::plus);
+    let is_next = more.session == run.session && more.epoch == run.epoch && more.first == end;
+    if !is_next {
+        return Some(UpJob::Store(more));
+    }
+    run.items.extend(more.items);
+    run.clock = more.clock;
+    None
+}
+
 /// How long the command may still be started. Never longer than when it was ordered, and not at all
 /// if the relay's calendar has gone back behind that: then nobody knows how old it is.
 fn time_to_live(entry: &LedgerEntry, now: Timestamp) -> Duration {
@@ -264,7 +288,13 @@ struct Worker {
 
 impl Worker {
     async fn run_up(self, mut jobs: mpsc::Receiver<UpJob>) {
-        while let Some(job) = jobs.recv().await {
+        let mut waiting = None;
+        loop {
+            let job = match waiting.take() {
+                Some(job) => Some(job),
+                None => jobs.recv().await,
+            };
+            let Some(job) = job else { return };
             match job {
                 UpJob::Recall { session, epoch } => self.recall(session, epoch).await,
                 UpJob::RenewLedger { session, epoch } => {
@@ -272,7 +302,16 @@ impl Worker {
                         self.recall(session, epoch).await;
                     }
                 }
-                UpJob::Store(store) => self.store(store).await,
+                UpJob::Store(mut store) => {
+                    // While one run was synced others came in; they share the next sync.
+                    while waiting.is_none()
+                        && store.items.len() < RUN_ITEMS
+                        && let Ok(job) = jobs.try_recv()
+                    {
+                        waiting = join(&mut store, job);
+                    }
+                    self.store(store).await;
+                }
             }
         }
     }
@@ -315,6 +354,10 @@ impl Worker {
                     if let Err(error) = heard {
                         warn!(%robot, %error, "status not kept");
                     }
+                    Ok(())
+                }
+                DownJob::Report(epoch, report) => {
+                    self.hear_spool(epoch, report).await;
                     Ok(())
                 }
             };
@@ -368,11 +411,11 @@ impl Worker {
             robot,
             epoch: store.epoch,
             first: store.first,
-            items: store.items,
+            entries: store.items.into_iter().map(Entry::read).collect(),
             received: Timestamp::now(),
             clock: store.clock,
         };
-        let outcome = self.store_and_apply(run).await;
+        let outcome = self.store_and_apply(Arc::new(run)).await;
         match outcome {
             Ok(next) => {
                 self.report(Done::Stored(robot, session, next, bytes)).await;
@@ -388,12 +431,35 @@ impl Worker {
     }
 
     /// Stores first, then applies: what is derived can always be derived again from the journal.
-    async fn store_and_apply(&self, run: Run) -> Result<Seq, ProjectionError> {
-        let items = u64::try_from(run.items.len()).unwrap_or(u64::MAX);
-        let next = self.stores.journal.store(run.clone()).await?;
+    async fn store_and_apply(&self, run: Arc<Run>) -> Result<Seq, ProjectionError> {
+        let items = u64::try_from(run.entries.len()).unwrap_or(u64::MAX);
+        let next = self.stores.journal.store(Arc::clone(&run)).await?;
         self.stores.metrics.records.inc_by(items);
         self.stores.projection.apply(&run).await?;
         Ok(next)
+    }
+
+    async fn hear_spool(&self, epoch: Epoch, report: Report) {
+        let (robot, stores) = (self.robot, &self.stores);
+        if let Ok(due) = stores.journal.due(robot, epoch).await {
+            let waiting = report.next.since(due);
+            stores.metrics.hear_spool(robot, report.disk, waiting);
+        }
+        let before = stores.live.spool(robot).await.ok().flatten();
+        let before = before.map_or(Disk::Fine, |spool| spool.report.disk);
+        let detail = &report.detail;
+        match report.disk {
+            Disk::Fine | Disk::Short | Disk::Failing if report.disk == before => {}
+            Disk::Fine => info!(%robot, "the robot's disk is fine again"),
+            disk @ (Disk::Short | Disk::Failing) => {
+                warn!(%robot, ?disk, detail, "the robot's disk is not well");
+            }
+        }
+        let at = Timestamp::now();
+        let spool = Spool { epoch, report, at };
+        if let Err(error) = stores.live.hear_spool(robot, spool).await {
+            warn!(%robot, %error, "the state of the spool not kept");
+        }
     }
 
     async fn load(&self, session: SessionId, from: Seq) {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::Duration;
 
 use brrbrr_proto::id::{BootId, Epoch, RobotId, Seq};
@@ -9,7 +10,7 @@ use brrbrr_proto::link::relay::BoardClock;
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
 use brrbrr_proto::up::{Custom, Event, Item, Loss, Record, Tombstone};
 use brrbrr_relay::journal::sqlite::SqliteJournal;
-use brrbrr_relay::journal::{Journal, Run};
+use brrbrr_relay::journal::{Entry, Journal, Run};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -38,19 +39,19 @@ fn custom(number: u64) -> Event {
     })
 }
 
-fn run(epoch: u64, items: Vec<Item>) -> Run {
-    Run {
+fn run(epoch: u64, items: Vec<Item>) -> Arc<Run> {
+    Arc::new(Run {
         robot: RobotId::new(1).unwrap(),
         epoch: Epoch(epoch),
         first: Seq::FIRST,
-        items,
+        entries: items.into_iter().map(Entry::read).collect(),
         received: Timestamp::from_second(1_790_000_100).unwrap(),
         clock: BoardClock {
             boot: BootId(0xb),
             earliest: 1_790_000_000_000_000,
             latest: 1_790_000_000_010_000,
         },
-    }
+    })
 }
 
 /// A journal with two incarnations of a robot's spool, one of them with a hole.
