@@ -32,8 +32,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
     let clock = Clock::of_this_boot()?;
     let listener = local::bind(&config.data).await?;
     let (spool, state) = open_spool(&config.data, clock).await?;
-    if let Some(aside) = &state.moved_aside {
-        error!(moved_to = %aside.display(), "the spool could not be used, a new one was begun");
+    if let Some(salvaged) = &state.salvaged {
+        error!(
+            moved_to = %salvaged.moved_to.display(),
+            records = salvaged.records,
+            holes = salvaged.holes,
+            same_epoch = salvaged.same_epoch,
+            "the spool was damaged, what could be read of it was saved"
+        );
     }
     info!(
         robot = %identity.robot,

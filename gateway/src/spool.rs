@@ -18,6 +18,11 @@
 //! and then answers them all (group commit). A lone request is never held back for others.
 
 mod format;
+mod images;
+mod log;
+mod opening;
+mod pages;
+mod salvage;
 mod sqlite;
 mod writer;
 
@@ -265,9 +270,21 @@ pub struct SpoolState {
     pub commands: Vec<StoredCommand>,
     /// The newest motion, ended or not.
     pub last_motion: Option<StoredCommand>,
-    /// Where a database that could not be used was moved to. Its records are out of reach, and
-    /// this spool is a new one.
-    pub moved_aside: Option<PathBuf>,
+    /// What was saved of a damaged database since the spool was last opened, where it was damaged.
+    pub salvaged: Option<Salvaged>,
+}
+
+/// What could be saved of a damaged database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Salvaged {
+    /// Where the damaged files are now: this name, and the same with `-wal` behind it.
+    pub moved_to: PathBuf,
+    /// How many records were saved.
+    pub records: u64,
+    /// How many tombstones stand for what could not be.
+    pub holes: u64,
+    /// Whether the epoch went on. If not, the relay may get twice what it had not acknowledged.
+    pub same_epoch: bool,
 }
 
 /// A handle on the spool. Cheap to clone.
@@ -285,11 +302,12 @@ impl Spool {
     /// # Errors
     /// Where the folder cannot be written or another process uses the database.
     pub fn open(path: &Path, now: WallClock) -> Result<(Self, SpoolState)> {
-        let (database, state) = sqlite::open(path, now)?;
+        let lock = opening::Lock::take(path)?;
+        let (database, state) = opening::open(path, now)?;
         let (requests, waiting) = sync_channel(REQUESTS_MAX);
         std::thread::Builder::new()
             .name("spool".to_owned())
-            .spawn(move || writer::run(database, &waiting))
+            .spawn(move || writer::run(database, lock, &waiting))
             .map_err(|reason| SpoolError::File {
                 doing: "start the thread of",
                 path: path.to_owned(),

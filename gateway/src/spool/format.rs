@@ -6,12 +6,13 @@
 //! it does not belong, does not pass for an intact one.
 
 use brrbrr_proto::down::Command;
-use brrbrr_proto::id::{BootId, CommandId, Cursor, Epoch};
+use brrbrr_proto::id::{BootId, CommandId, Cursor, Epoch, Seq};
 use brrbrr_proto::time::Uptime;
 use brrbrr_proto::up::{Event, MAX_RECORD_BYTES, Progress, Record};
 use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 
+use super::pages::Value;
 use super::{
     CommandChange, Entry, HandOver, MAX_SOURCE_BYTES, Result, SourceId, SpoolError, StoredCommand,
 };
@@ -202,6 +203,78 @@ impl CommandRow<'_> {
             .bytes(self.step)
             .done()
     }
+}
+
+/// The columns of a row of `record`, as its page has them. Like the other three, `None` where they
+/// are of another table.
+pub(super) fn record_of<'a>(row: u64, columns: &[Value<'a>]) -> Option<RecordRow<'a>> {
+    let [Value::Null, class, covers, sum, bytes] = columns else {
+        return None;
+    };
+    Some(RecordRow {
+        row,
+        class: class.unsigned()?,
+        covers: covers.unsigned()?,
+        sum: sum.unsigned()?,
+        bytes: bytes.bytes()?,
+    })
+}
+
+/// The columns of the row of `stream` and its sum.
+pub(super) fn stream_of(columns: &[Value<'_>]) -> Option<(Stream, u64)> {
+    let [
+        Value::Null,
+        epoch,
+        shift,
+        released,
+        down_epoch,
+        down_next,
+        status,
+        sum,
+    ] = columns
+    else {
+        return None;
+    };
+    let down = down_epoch.unsigned().zip(down_next.unsigned());
+    let stream = Stream {
+        epoch: Epoch(epoch.unsigned()?),
+        shift: shift.unsigned()?,
+        released: released.unsigned()?,
+        down: down.map(|(epoch, next)| Cursor {
+            epoch: Epoch(epoch),
+            next: Seq(next),
+        }),
+        status: status.bytes().map(<[u8]>::to_vec),
+    };
+    Some((stream, sum.unsigned()?))
+}
+
+/// The columns of the row of `identity` and its sum.
+pub(super) fn identity_of(columns: &[Value<'_>]) -> Option<(Identity, u64)> {
+    let [Value::Null, epoch, shift, sum] = columns else {
+        return None;
+    };
+    let identity = Identity {
+        epoch: Epoch(epoch.unsigned()?),
+        shift: shift.unsigned()?,
+    };
+    Some((identity, sum.unsigned()?))
+}
+
+/// The columns of a row of `command`.
+pub(super) fn command_of<'a>(place: u64, columns: &[Value<'a>]) -> Option<CommandRow<'a>> {
+    let [Value::Null, id, motion, ended, content, step, sum] = columns else {
+        return None;
+    };
+    Some(CommandRow {
+        place,
+        id: id.bytes()?,
+        motion: motion.unsigned()?,
+        ended: ended.unsigned()?,
+        content: content.bytes()?,
+        step: step.bytes()?,
+        sum: sum.unsigned()?,
+    })
 }
 
 /// A sum in the making.

@@ -11,26 +11,26 @@
 //! Deleting what was released is part of the transaction that records how far it was. Appending
 //! touches `record` alone. Every row that is read is compared with its sum.
 
+mod rebuild;
 mod transaction;
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use brrbrr_proto::id::{Cursor, Epoch, Seq};
 use brrbrr_proto::live::Status;
-use brrbrr_proto::time::WallClock;
 use brrbrr_proto::up::Item;
 use rusqlite::{Connection, ErrorCode, Row, params};
 
 use super::format::{self, CommandRow, Identity, RecordRow, Stream};
 use super::{ReadBack, Result, SourceId, SpoolError, SpoolState, StoredCommand};
 
+pub(super) use self::rebuild::Rebuild;
 pub(super) use self::transaction::Transaction;
 
 /// The format this version writes and reads. No release wrote an older one.
-const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE record (
@@ -174,40 +174,13 @@ pub(super) struct Database {
     commits: u64,
 }
 
-/// Opens the database, makes it where there is none, and moves it aside where it is damaged.
-pub(super) fn open(path: &Path, now: WallClock) -> Result<(Database, SpoolState)> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|reason| file_error("make", folder, reason))?;
-    }
-    match open_or_make(path) {
-        Err(SpoolError::Corrupt { what, .. }) => {
-            let aside = move_aside(path, now)?;
-            tracing::error!(what, moved_to = %aside.display(), "the spool was damaged, a new one is begun");
-            let (database, state) = open_or_make(path)?;
-            let moved_aside = Some(aside);
-            Ok((
-                database,
-                SpoolState {
-                    moved_aside,
-                    ..state
-                },
-            ))
-        }
-        other => other,
-    }
-}
-
-fn open_or_make(path: &Path) -> Result<(Database, SpoolState)> {
+/// Opens a database that is there.
+pub(super) fn open_settled(path: &Path) -> Result<(Database, SpoolState)> {
     let fault = |doing| move |reason| database_error(doing, path, reason);
     let connection = Connection::open(path).map_err(fault("open"))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection
         .busy_timeout(LOCK_PATIENCE)
-        .map_err(fault("open"))?;
-    // A new file gets room to give back; on one that has tables this does nothing. It must come before
-    // the log, which writes the first page.
-    connection
-        .pragma_update(None, "auto_vacuum", "INCREMENTAL")
         .map_err(fault("open"))?;
     for (pragma, value) in [("locking_mode", "EXCLUSIVE"), ("journal_mode", "WAL")] {
         connection
@@ -223,9 +196,8 @@ fn open_or_make(path: &Path) -> Result<(Database, SpoolState)> {
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(fault("open"))?;
     match format {
-        0 => make(&connection, path)?,
         FORMAT => {}
-        older if (1..FORMAT).contains(&older) => {
+        older if (..FORMAT).contains(&older) => {
             let what = format!("its format is {older}, which no release wrote");
             let path = path.to_owned();
             return Err(SpoolError::Corrupt { path, what });
@@ -245,34 +217,6 @@ fn open_or_make(path: &Path) -> Result<(Database, SpoolState)> {
     let state = read_state(&database.connection, &database.head);
     let state = state.map_err(|fault| fault.into_error("read", path))?;
     Ok((database, state))
-}
-
-/// Makes the tables and draws the epoch. Done in one transaction, so a crash leaves nothing half.
-fn make(connection: &Connection, path: &Path) -> Result<()> {
-    let epoch = Epoch(getrandom::u64().map_err(SpoolError::NoRandomness)?);
-    let stream = Stream {
-        epoch,
-        shift: 0,
-        released: Seq::FIRST.0,
-        down: None,
-        status: None,
-    };
-    let made = connection
-        .execute_batch("BEGIN IMMEDIATE")
-        .and_then(|()| connection.execute_batch(SCHEMA))
-        .and_then(|()| write_stream(connection, &stream))
-        .and_then(|()| write_identity(connection, stream.identity()))
-        .and_then(|()| connection.pragma_update(None, "user_version", FORMAT))
-        .and_then(|()| connection.execute_batch("COMMIT"));
-    made.map_err(|reason| database_error("make", path, reason))?;
-    // The name of the new file must survive a power cut as well as its content.
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or_else(|| Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|reason| file_error("sync", folder, reason))
 }
 
 fn write_stream(connection: &Connection, stream: &Stream) -> rusqlite::Result<()> {
@@ -356,6 +300,10 @@ fn read_head(connection: &Connection) -> Outcome<Head> {
     let released = RowNumber(stream.released);
     let next = after_last.unwrap_or(released).max(released);
     let (first, first_end) = first.unwrap_or((next, next));
+    if first != released {
+        let what = format!("row {} of table record is missing", released.0);
+        return Err(Fault::Corrupt(what));
+    }
     Ok(Head {
         stream,
         first,
@@ -543,7 +491,7 @@ fn read_state(connection: &Connection, head: &Head) -> Outcome<SpoolState> {
         status: status.unwrap_or_default(),
         commands: read_commands(connection, unfinished)?,
         last_motion: read_commands(connection, newest)?.pop(),
-        moved_aside: None,
+        salvaged: None,
     })
 }
 
@@ -590,41 +538,11 @@ fn command_row<'a>(row: &'a Row<'_>) -> Outcome<CommandRow<'a>> {
     }
 }
 
-/// Gives the files of a damaged database names with a date, so that nothing is lost for good.
-fn move_aside(path: &Path, now: WallClock) -> Result<PathBuf> {
-    let date = date(now).map_err(|reason| database_error("date", path, reason))?;
-    let suffixed = |base: &Path, suffix: &str| {
-        let mut name = base.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let mut aside = suffixed(path, &format!(".damaged-{date}"));
-    while aside.exists() {
-        aside = suffixed(&aside, "-again");
-    }
-    // The database goes first: SQLite throws away a log without one, but would take a database
-    // without its log for an older one and give positions out twice.
-    for part in ["", "-wal", "-shm"] {
-        let from = suffixed(path, part);
-        if from.exists() {
-            let to = suffixed(&aside, part);
-            fs::rename(&from, to).map_err(|reason| file_error("move aside", &from, reason))?;
-        }
-    }
-    Ok(aside)
-}
-
-/// The calendar date and time in UTC, in the form `20261120T201500Z`.
-fn date(now: WallClock) -> rusqlite::Result<String> {
-    let seconds = now.0.div_euclid(1_000_000);
-    Connection::open_in_memory()?.query_row(
-        "SELECT coalesce(strftime('%Y%m%dT%H%M%SZ', ?1, 'unixepoch'), 'unknown')",
-        [seconds],
-        |row| row.get(0),
-    )
-}
-
-fn database_error(doing: &'static str, path: &Path, reason: rusqlite::Error) -> SpoolError {
+pub(super) fn database_error(
+    doing: &'static str,
+    path: &Path,
+    reason: rusqlite::Error,
+) -> SpoolError {
     let path = path.to_owned();
     match reason.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => SpoolError::DiskFull(path),
@@ -655,7 +573,7 @@ fn is_foreign(reason: &rusqlite::Error) -> bool {
     ) || reason.sqlite_error_code() == Some(ErrorCode::Unknown)
 }
 
-fn file_error(doing: &'static str, path: &Path, reason: std::io::Error) -> SpoolError {
+pub(super) fn file_error(doing: &'static str, path: &Path, reason: std::io::Error) -> SpoolError {
     SpoolError::File {
         doing,
         path: path.to_owned(),

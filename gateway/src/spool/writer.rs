@@ -8,6 +8,7 @@ use brrbrr_proto::live::Status;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::format::{EncodedCommand, EncodedEntry};
+use super::opening::Lock;
 use super::sqlite::{Database, Transaction};
 use super::{
     Appended, RELEASE_DELAY, REQUESTS_MAX, ReadBack, Result, STATUS_DELAY, SourceId, SpoolState,
@@ -137,7 +138,7 @@ impl Held {
 }
 
 /// Serves requests until the last handle is gone or one of them closes the spool.
-pub(super) fn run(mut database: Database, waiting: &Receiver<Ticketed>) {
+pub(super) fn run(mut database: Database, _lock: Lock, waiting: &Receiver<Ticketed>) {
     let mut held = Held::default();
     let mut group = Vec::new();
     loop {

@@ -272,7 +272,7 @@ async fn a_row_that_rotted_is_an_error_that_names_it_and_what_is_before_it_is_re
     drop(database);
 
     let (spool, state) = open(&folder.path);
-    assert_eq!(state.moved_aside, None);
+    assert_eq!(state.salvaged, None);
     assert_eq!(numbers(&spool, 1).await, [1, 2, 3, 4]);
     let rotten = spool.read(Seq(5), 10, usize::MAX).await.unwrap_err();
     assert!(
@@ -317,7 +317,7 @@ async fn a_spool_whose_ends_or_state_rotted_is_moved_aside() {
         assert_eq!(database.execute(rot, []).unwrap(), 1);
         drop(database);
         let (_, state) = open(&folder.path);
-        assert!(state.moved_aside.is_some(), "{rot}");
+        assert!(state.salvaged.is_some(), "{rot}");
     }
 }
 
@@ -334,8 +334,8 @@ async fn a_spool_of_another_format_is_moved_aside_or_left_alone() {
     spool.close().await.unwrap();
     set(1);
     let (spool, state) = open(&folder.path);
-    assert!(state.moved_aside.unwrap().exists());
-    assert_ne!(state.epoch, before.epoch);
+    assert!(state.salvaged.unwrap().moved_to.exists());
+    assert_eq!(state.epoch, before.epoch);
     spool.close().await.unwrap();
     set(1_000);
     let newer = Spool::open(&folder.path, NOW);
@@ -490,7 +490,7 @@ async fn a_damaged_spool_is_moved_aside_and_a_new_one_is_begun() {
     std::fs::write(&folder.path, &damaged).unwrap();
 
     let (spool, state) = open(&folder.path);
-    let aside = state.moved_aside.unwrap();
+    let aside = state.salvaged.unwrap().moved_to;
     assert!(
         aside
             .to_string_lossy()
@@ -499,7 +499,8 @@ async fn a_damaged_spool_is_moved_aside_and_a_new_one_is_begun() {
     );
     assert_eq!(std::fs::read(aside).unwrap(), damaged);
     assert_ne!(state.epoch, before.epoch);
-    assert_eq!(spool.append(vec![record(1)]).await.unwrap().first, Seq(1));
+    // The first position says that nobody knows what is missing.
+    assert_eq!(spool.append(vec![record(1)]).await.unwrap().first, Seq(2));
 }
 
 #[tokio::test]
@@ -619,7 +620,7 @@ fn a_disk_that_takes_no_more_is_an_error_and_loses_nothing_that_was_acknowledged
     assert!(acknowledged > 0);
     runtime.unwrap().block_on(async {
         let (spool, state) = open(&folder.path);
-        assert_eq!(state.moved_aside, None);
+        assert_eq!(state.salvaged, None);
         assert_eq!(numbers(&spool, 1).await.len(), acknowledged);
         let appended = spool.append(vec![record(0)]).await.unwrap();
         assert_eq!(appended.first, Seq(1).plus(acknowledged as u64));
