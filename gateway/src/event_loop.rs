@@ -114,7 +114,7 @@ enum Done {
     Persisted(Ticket, spool::Result<Written>),
     Appended(Option<SourceId>, Accept, spool::Result<Written>),
     Known(RobotInput, spool::Result<bool>),
-    Renewed(spool::Result<SpoolState>),
+    Renewed(Box<spool::Result<SpoolState>>),
     Released(spool::Result<()>),
     Kept(spool::Result<()>),
     Told(Told, Accept, spool::Result<Appended>),
@@ -330,7 +330,7 @@ impl EventLoop {
                     Err(error) => self.refused(&error),
                 }
             }
-            Done::Renewed(state) => self.handle_renewed(state),
+            Done::Renewed(state) => self.handle_renewed(*state),
             Done::Released(outcome) => {
                 if let Err(error) = outcome {
                     self.refused(&error);
@@ -539,10 +539,10 @@ impl EventLoop {
         let spool = self.spool.clone();
         self.push(async move {
             tokio::time::sleep(pause).await;
-            Done::Renewed(match getrandom::u64() {
+            Done::Renewed(Box::new(match getrandom::u64() {
                 Ok(random) => spool.renew_epoch(Epoch(random)).await,
                 Err(error) => Err(spool::SpoolError::NoRandomness(error)),
-            })
+            }))
         });
     }
 
