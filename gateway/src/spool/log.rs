@@ -253,3 +253,6 @@ fn checksum(before: Checksum, bytes: &[u8], big_endian: bool) -> Checksum {
         [one, two]
     })
 }
+
+#[cfg(test)]
+mod tests;

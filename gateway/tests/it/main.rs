@@ -9,6 +9,8 @@
 
 mod amqp;
 mod daemon;
+mod damage;
 mod local;
+mod power_cut;
 mod sim;
 mod spool;
