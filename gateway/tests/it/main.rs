@@ -9,6 +9,7 @@
 
 mod amqp;
 mod daemon;
+mod drill;
 mod local;
 mod sim;
 mod spool;
