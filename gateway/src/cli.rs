@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::app;
 use crate::config::{Config, Overrides};
+use crate::drill::{self, DrillArgs};
 use crate::identity::Identity;
 use crate::local;
 use crate::status::Snapshot;
@@ -61,6 +62,9 @@ enum Command {
         #[arg(long)]
         replace: bool,
     },
+    /// Try this program out with a relay, a bad link and kills, and judge that nothing was lost.
+    #[command(after_help = drill::AFTER_HELP)]
+    Drill(DrillArgs),
 }
 
 impl Cli {
@@ -95,6 +99,7 @@ impl Cli {
                 }
                 print(&describe(&snapshot))
             }
+            Command::Drill(args) => drill::run(args, shutdown).await,
             Command::Enroll {
                 file,
                 data,

@@ -20,6 +20,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, warn};
@@ -136,24 +137,32 @@ pub async fn ask(data: &Path) -> Result<Snapshot, ControlError> {
             reason,
         }
     })?;
-    let exchange = tokio::time::timeout(REQUEST_LIMIT, exchange(stream));
+    let exchange = tokio::time::timeout(REQUEST_LIMIT, get(stream, "/status"));
     let body = exchange
         .await
         .map_err(|_| ControlError::Answer("none in time".to_owned()))??;
     serde_json::from_slice(&body).map_err(|error| ControlError::Answer(error.to_string()))
 }
 
-async fn exchange(stream: UnixStream) -> Result<Bytes, ControlError> {
+/// Asks whoever is at the other end for a page. The answer has a bounded length, and any status but
+/// 200 is an error.
+pub(crate) async fn get<S>(stream: S, path: &str) -> Result<Bytes, ControlError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let failed = |error: hyper::Error| ControlError::Answer(error.to_string());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(failed)?;
     let driver = tokio::spawn(connection);
-    let request = Request::get("/status")
+    let request = Request::get(path)
         .header("host", "gateway")
         .body(Empty::<Bytes>::new())
         .map_err(|error| ControlError::Answer(error.to_string()))?;
     let response = sender.send_request(request).await.map_err(failed)?;
+    if response.status() != StatusCode::OK {
+        return Err(ControlError::Answer(response.status().to_string()));
+    }
     let body = Limited::new(response.into_body(), ANSWER_BYTES)
         .collect()
         .await

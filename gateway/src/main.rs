@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use brrbrr_gateway::cli::Cli;
 use brrbrr_gateway::config::ConfigError;
+use brrbrr_gateway::drill::DrillError;
 use brrbrr_gateway::identity::IdentityError;
 use brrbrr_gateway::local::ControlError;
 use brrbrr_gateway::uplink::UplinkError;
@@ -44,6 +45,9 @@ fn main() -> ExitCode {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let is_usage =
         error.is::<ConfigError>() || error.is::<IdentityError>() || error.is::<UplinkError>();
+    if let Some(DrillError::NoRelay(_) | DrillError::NotNew(_)) = error.downcast_ref() {
+        return USAGE;
+    }
     match error.downcast_ref::<ControlError>() {
         Some(ControlError::NotRunning(_)) => NOT_RUNNING,
         _ if is_usage => USAGE,

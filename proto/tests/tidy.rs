@@ -48,6 +48,22 @@ const READS_CALENDAR: &[(&str, &str)] = &[
 /// Who else may read the clock that only counts on. Cores get the time passed in.
 const READS_INSTANTS: &[(&str, &str)] = &[
     (
+        "gateway/src/drill.rs",
+        "driver: how long a drill takes, and whether it stalls",
+    ),
+    (
+        "gateway/src/drill/producer.rs",
+        "driver: when the next event is due",
+    ),
+    (
+        "gateway/src/drill/proxy.rs",
+        "driver of a line's model: when packets arrive",
+    ),
+    (
+        "gateway/src/drill/relay.rs",
+        "driver: time limit of the start",
+    ),
+    (
         "gateway/src/event_loop.rs",
         "sleeps until a core's next timer",
     ),

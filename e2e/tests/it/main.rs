@@ -8,6 +8,7 @@
 )]
 
 mod demo;
+mod drill;
 mod faces;
 mod kills;
 mod malformed;

@@ -10,6 +10,7 @@
 mod amqp;
 mod daemon;
 mod damage;
+mod drill;
 mod local;
 mod power_cut;
 mod sim;
