@@ -4,8 +4,9 @@
 //! Nothing here trusts what it reads: whatever the bytes are, it ends, stays within small bounds of
 //! memory, and does not panic.
 
-/// The size of the pages that this program's databases have.
-pub(super) const PAGE_BYTES: usize = 4096;
+/// The size of the pages that this program's databases have. A commit of one record writes three pages
+/// to the log, one after the other: small ones wear the flash less than half as much as SQLite's usual.
+pub(super) const PAGE_BYTES: usize = 1024;
 
 /// The longest row that is put together: a record with its columns, and room to spare.
 const ROW_BYTES_MAX: usize = 128 * 1024;

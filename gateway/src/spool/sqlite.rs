@@ -74,7 +74,7 @@ const SCHEMA: &str = "
 
 /// Before these many pages are in the log they are folded into the database. It bounds the log that
 /// is read again after a crash.
-const LOG_PAGES: i64 = 1000;
+const LOG_PAGES: i64 = 4000;
 
 /// The log's file is cut back to this after a burst.
 const LOG_BYTES: i64 = 8 * 1024 * 1024;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, params};
 
 use super::super::format::{CommandRow, RecordRow, Stream};
+use super::super::pages::PAGE_BYTES;
 use super::super::{Result, SpoolError};
 use super::{FORMAT, SCHEMA, database_error, file_error, write_identity, write_stream};
 
@@ -34,6 +35,7 @@ impl Rebuild {
             Ok(()) | Err(_) => {}
         }
         let made = Connection::open(path).and_then(|connection| {
+            connection.pragma_update(None, "page_size", PAGE_BYTES)?;
             connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
             connection.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
             connection.pragma_update(None, "synchronous", "OFF")?;
