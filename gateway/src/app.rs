@@ -109,6 +109,8 @@ async fn open_spool(
     clock: Clock,
 ) -> anyhow::Result<(Spool, crate::spool::SpoolState)> {
     let path = data.join(SPOOL);
-    let opened = tokio::task::spawn_blocking(move || Spool::open(&path, clock.wall()));
+    let opened = tokio::task::spawn_blocking(move || {
+        Spool::open(&path, crate::spool::Limits::default(), clock.wall())
+    });
     Ok(opened.await.context("opening the spool failed")??)
 }

@@ -18,11 +18,14 @@
 //! and then answers them all (group commit). A lone request is never held back for others.
 
 mod format;
+mod health;
 mod images;
 mod log;
 mod opening;
 mod pages;
+mod retention;
 mod salvage;
+mod shedding;
 mod sqlite;
 mod writer;
 
@@ -37,9 +40,10 @@ use brrbrr_proto::live::Status;
 use brrbrr_proto::time::{Uptime, WallClock};
 use brrbrr_proto::up::{Item, MAX_RECORD_BYTES, Progress, Record};
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use self::writer::{Request, Ticketed};
+pub use self::health::{Gap, Health};
+use self::writer::{Request, Ticketed, Writer};
 
 /// How many requests may wait for the spool's thread. More callers than that wait for their turn:
 /// the disk is then slower than the robot, and that must be felt at the source.
@@ -77,6 +81,19 @@ pub enum SpoolError {
     /// The disk is full.
     #[error("the disk is full, free some space at {}", .0.display())]
     DiskFull(PathBuf),
+    /// The budget has no room for it, and nothing is left that could make way.
+    #[error(
+        "the spool at {} has no room for {wanted} bytes within its budget of {budget} bytes, \
+         raise the budget or send less at once", path.display()
+    )]
+    Full {
+        /// Which file.
+        path: PathBuf,
+        /// About how much was to be written.
+        wanted: u64,
+        /// What the spool may take.
+        budget: u64,
+    },
     /// Another process uses the folder.
     #[error("{} is used by another process, is the gateway running already", .0.display())]
     Locked(PathBuf),
@@ -134,6 +151,29 @@ impl SpoolError {
             self,
             Self::RecordTooLong(_) | Self::SourceTooLong(_) | Self::Encode(_)
         )
+    }
+}
+
+/// How much of the disk the spool may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The most that it takes on the disk, in bytes, its log included. When it is nearly full, what
+    /// matters least makes way: see [`Health`]. Less than [`Limits::SMALLEST_BUDGET`] counts as
+    /// that.
+    pub max_bytes: u64,
+    /// The file does not grow while the disk has less than this free, in bytes, and is shrunk by
+    /// what is lacking, down to one part in [`Limits::SHARE`] of the budget. Zero for no floor.
+    pub min_free_bytes: u64,
+}
+
+impl Default for Limits {
+    /// 256 MiB, which is more than a day of records each tenth of a second, and a floor of 64 MiB.
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        Self {
+            max_bytes: 256 * MIB,
+            min_free_bytes: 64 * MIB,
+        }
     }
 }
 
@@ -292,6 +332,7 @@ pub struct Salvaged {
 pub struct Spool {
     requests: SyncSender<Ticketed>,
     turns: Arc<Semaphore>,
+    health: watch::Receiver<Health>,
 }
 
 impl Spool {
@@ -301,20 +342,26 @@ impl Spool {
     ///
     /// # Errors
     /// Where the folder cannot be written or another process uses the database.
-    pub fn open(path: &Path, now: WallClock) -> Result<(Self, SpoolState)> {
+    pub fn open(path: &Path, limits: Limits, now: WallClock) -> Result<(Self, SpoolState)> {
         let lock = opening::Lock::take(path)?;
         let (database, state) = opening::open(path, now)?;
+        let (writer, health) = Writer::new(database, lock, limits, path)?;
         let (requests, waiting) = sync_channel(REQUESTS_MAX);
         std::thread::Builder::new()
             .name("spool".to_owned())
-            .spawn(move || writer::run(database, lock, &waiting))
+            .spawn(move || writer.run(&waiting))
             .map_err(|reason| SpoolError::File {
                 doing: "start the thread of",
                 path: path.to_owned(),
                 reason: Arc::new(reason),
             })?;
         let turns = Arc::new(Semaphore::new(REQUESTS_MAX));
-        Ok((Self { requests, turns }, state))
+        let spool = Self {
+            requests,
+            turns,
+            health,
+        };
+        Ok((spool, state))
     }
 
     /// Appends records and returns when they are durable.
@@ -461,6 +508,30 @@ impl Spool {
     /// Where the last write failed; whatever was acknowledged before is durable all the same.
     pub async fn close(&self) -> Result<()> {
         self.ask(|reply| Request::Close { reply }).await
+    }
+
+    /// How the spool is. The receiver sees every change of the state, and numbers about once a
+    /// second.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    /// Up to `limit` rows that stand for records that are gone or merged, newest first.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn gaps(&self, limit: usize) -> Result<Vec<Gap>> {
+        self.ask(|reply| Request::Gaps { limit, reply }).await
+    }
+
+    /// Where the spool stands now. Ask for it when an answer or [`Health`] has an epoch that is not
+    /// known.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn state(&self) -> Result<SpoolState> {
+        self.ask(|reply| Request::State { reply }).await
     }
 
     /// How many transactions were committed since the spool was opened.

@@ -42,6 +42,17 @@ impl Class {
         }
     }
 
+    /// The class of a stored number.
+    pub(super) const fn from_number(number: u64) -> Option<Self> {
+        match number {
+            0 => Some(Self::Telemetry),
+            1 => Some(Self::Custom),
+            2 => Some(Self::Essential),
+            3 => Some(Self::Gap),
+            _ => None,
+        }
+    }
+
     /// The number that is stored.
     pub(super) const fn number(self) -> u64 {
         match self {
@@ -330,6 +341,24 @@ impl EncodedRecord {
             bytes,
         })
     }
+
+    fn footprint(&self) -> u64 {
+        footprint(self.bytes.len())
+    }
+}
+
+/// About how many bytes of pages a row takes, and rather too many than too few.
+fn footprint(bytes: usize) -> u64 {
+    const ROW: u64 = 32;
+    const LONGEST_WITHIN_A_PAGE: u64 = 3500;
+    const PAGE: u64 = 4096;
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    let rest_of_a_page = if bytes > LONGEST_WITHIN_A_PAGE {
+        PAGE
+    } else {
+        0
+    };
+    bytes.saturating_add(ROW + rest_of_a_page)
 }
 
 /// An [`Entry`], checked and encoded by its caller, so that the spool's thread need not.
@@ -362,6 +391,15 @@ impl EncodedEntry {
             records,
         })
     }
+
+    /// About how much room it takes.
+    pub(super) fn footprint(&self) -> u64 {
+        // A name is in the table and in its index.
+        let source = self.source.as_ref();
+        let source = source.map_or(0, |source| 2 * footprint(source.0.len()));
+        let records = self.records.iter().map(EncodedRecord::footprint);
+        records.fold(source, u64::saturating_add)
+    }
 }
 
 /// A command and the record of its arrival, encoded by the caller.
@@ -391,6 +429,12 @@ impl EncodedCommand {
             step: encode_step(stored.progress, stored.hand_over)?,
             record: EncodedRecord::encode(record)?,
         })
+    }
+
+    /// About how much room it takes.
+    pub(super) fn footprint(&self) -> u64 {
+        let own = footprint(self.content.len() + self.step.len());
+        own.saturating_add(self.record.footprint())
     }
 }
 

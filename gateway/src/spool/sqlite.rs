@@ -12,6 +12,7 @@
 //! touches `record` alone. Every row that is read is compared with its sum.
 
 mod rebuild;
+mod room;
 mod transaction;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use super::format::{self, CommandRow, Identity, RecordRow, Stream};
 use super::{ReadBack, Result, SourceId, SpoolError, SpoolState, StoredCommand};
 
 pub(super) use self::rebuild::Rebuild;
+pub(super) use self::room::Usage;
 pub(super) use self::transaction::Transaction;
 
 /// The format this version writes and reads. No release wrote an older one.
@@ -71,13 +73,6 @@ const SCHEMA: &str = "
         name TEXT NOT NULL UNIQUE
     );
 ";
-
-/// Before these many pages are in the log they are folded into the database. It bounds the log that
-/// is read again after a crash.
-const LOG_PAGES: i64 = 4000;
-
-/// The log's file is cut back to this after a burst.
-const LOG_BYTES: i64 = 8 * 1024 * 1024;
 
 /// How long another process may hold the database before it counts as in use: one that is just
 /// ending lets go within this.
@@ -171,6 +166,8 @@ pub(super) struct Database {
     connection: Connection,
     path: PathBuf,
     head: Head,
+    /// The row after the highest that was read for the link, and not released since.
+    read_end: RowNumber,
     commits: u64,
 }
 
@@ -189,8 +186,6 @@ pub(super) fn open_settled(path: &Path) -> Result<(Database, SpoolState)> {
     }
     connection
         .pragma_update(None, "synchronous", "FULL")
-        .and_then(|()| connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES))
-        .and_then(|()| connection.pragma_update(None, "journal_size_limit", LOG_BYTES))
         .map_err(fault("open"))?;
     let format: i64 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
@@ -211,6 +206,7 @@ pub(super) fn open_settled(path: &Path) -> Result<(Database, SpoolState)> {
     let database = Database {
         connection,
         path: path.to_owned(),
+        read_end: head.first,
         head,
         commits: 0,
     };
@@ -390,6 +386,16 @@ impl Database {
         }
     }
 
+    /// The incarnation of the up stream.
+    pub(super) const fn epoch(&self) -> Epoch {
+        self.head.stream.epoch
+    }
+
+    /// After a renewal of the epoch nothing is on its way to the relay.
+    pub(super) const fn forget_reads(&mut self) {
+        self.read_end = self.head.first;
+    }
+
     pub(super) const fn commits(&self) -> u64 {
         self.commits
     }
@@ -399,12 +405,24 @@ impl Database {
         self.head.holds_before(self.head.row(next))
     }
 
-    pub(super) fn read(&self, from: Seq, max_items: usize, max_bytes: usize) -> Result<ReadBack> {
-        self.read_rows(self.head.row(from), max_items, max_bytes)
-            .map_err(|fault| fault.into_error("read", &self.path))
+    pub(super) fn read(
+        &mut self,
+        from: Seq,
+        max_items: usize,
+        max_bytes: usize,
+    ) -> Result<ReadBack> {
+        let read = self.read_rows(self.head.row(from), max_items, max_bytes);
+        let (back, end) = read.map_err(|fault| fault.into_error("read", &self.path))?;
+        self.read_end = self.read_end.max(end);
+        Ok(back)
     }
 
-    fn read_rows(&self, from: RowNumber, max_items: usize, max_bytes: usize) -> Outcome<ReadBack> {
+    fn read_rows(
+        &self,
+        from: RowNumber,
+        max_items: usize,
+        max_bytes: usize,
+    ) -> Outcome<(ReadBack, RowNumber)> {
         // A row may begin before `from` and stand for it as well.
         let sql = "SELECT seq, class, covers, sum, bytes FROM record
                    WHERE seq >= (SELECT coalesce(max(seq), 0) FROM record WHERE seq <= ?1)
@@ -431,15 +449,16 @@ impl Database {
             });
             due = RowNumber(row.end());
         }
-        Ok(ReadBack {
+        let is_empty = items.is_empty();
+        let back = ReadBack {
             epoch: self.head.stream.epoch,
-            first: self.head.position(if items.is_empty() {
-                self.head.next
-            } else {
-                from
-            }),
+            first: self
+                .head
+                .position(if is_empty { self.head.next } else { from }),
             items,
-        })
+        };
+        let end = if is_empty { self.head.first } else { due };
+        Ok((back, end))
     }
 
     /// The row that stands for `due`: it begins there, or before it where `inside` allows that.

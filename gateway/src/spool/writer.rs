@@ -1,18 +1,22 @@
 //! The spool's thread: it groups what waits into one transaction and answers after the sync.
 
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Instant;
 
 use brrbrr_proto::id::{Cursor, Epoch, Seq};
 use brrbrr_proto::live::Status;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use brrbrr_proto::up::Disk;
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::format::{EncodedCommand, EncodedEntry};
+use super::health::Telling;
 use super::opening::Lock;
+use super::shedding::Room;
 use super::sqlite::{Database, Transaction};
 use super::{
-    Appended, RELEASE_DELAY, REQUESTS_MAX, ReadBack, Result, STATUS_DELAY, SourceId, SpoolState,
-    StoredCommands, Written,
+    Appended, Gap, Health, Limits, RELEASE_DELAY, REQUESTS_MAX, ReadBack, Result, STATUS_DELAY,
+    SourceId, SpoolError, SpoolState, StoredCommands, Written,
 };
 
 type Reply<T> = oneshot::Sender<Result<T>>;
@@ -50,6 +54,13 @@ pub(super) enum Request {
     Commits {
         reply: Reply<u64>,
     },
+    State {
+        reply: Reply<SpoolState>,
+    },
+    Gaps {
+        limit: usize,
+        reply: Reply<Vec<Gap>>,
+    },
     Release {
         next: Seq,
     },
@@ -57,6 +68,51 @@ pub(super) enum Request {
     Close {
         reply: Reply<()>,
     },
+}
+
+impl Request {
+    /// About how much room it takes; nothing where it adds nothing.
+    fn footprint(&self) -> u64 {
+        match self {
+            Self::Write { entry, .. } => entry.footprint(),
+            Self::WriteAll { entries, .. } => {
+                let entries = entries.iter().map(EncodedEntry::footprint);
+                entries.fold(0, u64::saturating_add)
+            }
+            Self::StoreCommands { commands, .. } => {
+                let commands = commands.iter().map(EncodedCommand::footprint);
+                commands.fold(0, u64::saturating_add)
+            }
+            Self::RenewEpoch { .. }
+            | Self::Read { .. }
+            | Self::Knows { .. }
+            | Self::Commits { .. }
+            | Self::State { .. }
+            | Self::Gaps { .. }
+            | Self::Release { .. }
+            | Self::Status(_)
+            | Self::Close { .. } => 0,
+        }
+    }
+
+    /// Tells the caller why nothing was written.
+    fn refuse(self, error: SpoolError) {
+        match self {
+            Self::Write { reply, .. } => answer(reply, Err(error)),
+            Self::WriteAll { reply, .. } => answer(reply, Err(error)),
+            Self::StoreCommands { reply, .. } => answer(reply, Err(error)),
+            // The others take no room; they are never refused.
+            Self::RenewEpoch { .. }
+            | Self::Read { .. }
+            | Self::Knows { .. }
+            | Self::Commits { .. }
+            | Self::State { .. }
+            | Self::Gaps { .. }
+            | Self::Release { .. }
+            | Self::Status(_)
+            | Self::Close { .. } => {}
+        }
+    }
 }
 
 /// A request and its place in the queue, which is free again once the request has been taken out.
@@ -75,6 +131,11 @@ struct Held {
 }
 
 impl Held {
+    /// What was released and is still there.
+    fn released(&self) -> Option<Seq> {
+        self.release.map(|(next, _)| next)
+    }
+
     fn hold_release(&mut self, next: Seq, now: Instant) {
         let (next, due) = match self.release {
             Some((earlier, due)) => (next.max(earlier), due),
@@ -104,7 +165,7 @@ impl Held {
     /// Writes what is held into a transaction that is made anyway. A status goes along only when
     /// it is due, because it costs a page each time.
     fn write(&self, transaction: &mut Transaction<'_>, now: Instant, all: bool) -> Result<()> {
-        if let Some((next, _)) = self.release {
+        if let Some(next) = self.released() {
             transaction.release(next)?;
         }
         if let Some((status, due)) = &self.status
@@ -117,7 +178,7 @@ impl Held {
 
     /// Forgets what [`Held::write`] wrote. A large release is deleted in several steps.
     fn written(&mut self, database: &Database, now: Instant) {
-        if let Some((next, _)) = self.release {
+        if let Some(next) = self.released() {
             self.release = database.holds_before(next).then_some((next, now));
         }
         if self.status.as_ref().is_some_and(|(_, due)| *due <= now) {
@@ -137,43 +198,279 @@ impl Held {
     }
 }
 
-/// Serves requests until the last handle is gone or one of them closes the spool.
-pub(super) fn run(mut database: Database, _lock: Lock, waiting: &Receiver<Ticketed>) {
-    let mut held = Held::default();
-    let mut group = Vec::new();
-    loop {
-        let more = take_group(waiting, held.due(), &mut group);
-        let now = Instant::now();
-        let closing = serve_group(&mut database, &mut held, &mut group, now);
-        if closing.is_some() || !more {
-            let ended = shut(&mut database, &held, now);
-            if let Some(reply) = closing {
-                answer(reply, ended);
+/// The spool's thread: the database and what goes with it.
+#[derive(Debug)]
+pub(super) struct Writer {
+    database: Database,
+    held: Held,
+    room: Room,
+    telling: Telling,
+    /// Why the last write failed.
+    failing: Option<SpoolError>,
+    refused: u64,
+    _lock: Lock,
+}
+
+impl Writer {
+    pub(super) fn new(
+        database: Database,
+        lock: Lock,
+        limits: Limits,
+        path: &Path,
+    ) -> Result<(Self, watch::Receiver<Health>)> {
+        database.bound_log(limits)?;
+        let room = Room::new(limits, path);
+        let (disk, detail) = (Disk::Fine, String::new());
+        let health = health(&database, &room, 0, disk, detail)?;
+        let (telling, receiver) = Telling::new(health, Instant::now());
+        let writer = Self {
+            database,
+            held: Held::default(),
+            room,
+            telling,
+            failing: None,
+            refused: 0,
+            _lock: lock,
+        };
+        Ok((writer, receiver))
+    }
+
+    /// Serves requests until the last handle is gone or one of them closes the spool.
+    pub(super) fn run(mut self, waiting: &Receiver<Ticketed>) {
+        let mut group = Vec::new();
+        loop {
+            let due = self.due(Instant::now());
+            let more = take_group(waiting, due, self.room.limits().group_bytes(), &mut group);
+            let now = Instant::now();
+            let closing = self.serve_group(&mut group, now);
+            if closing.is_some() || !more {
+                let ended = self.shut(now);
+                if let Some(reply) = closing {
+                    answer(reply, ended);
+                }
+                return;
             }
+            self.tend(now);
+            self.tell(now);
+        }
+    }
+
+    fn due(&self, now: Instant) -> Option<Instant> {
+        [self.held.due(), self.room.due(now), self.telling.due()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Serves a group: first all that write, in one transaction, then all that read. Returns the
+    /// one that closes the spool, if there is one.
+    fn serve_group(&mut self, group: &mut Vec<Request>, now: Instant) -> Option<Reply<()>> {
+        let mut writes = Vec::new();
+        let mut reads = Vec::new();
+        let mut closing = None;
+        for request in group.drain(..) {
+            match request {
+                Request::Release { next } => self.held.hold_release(next, now),
+                Request::Status(status) => self.held.hold_status(status, now),
+                Request::Close { reply } => closing = Some(reply),
+                Request::Write { .. }
+                | Request::WriteAll { .. }
+                | Request::StoreCommands { .. }
+                | Request::RenewEpoch { .. } => writes.push(request),
+                Request::Read { .. }
+                | Request::Knows { .. }
+                | Request::Commits { .. }
+                | Request::State { .. }
+                | Request::Gaps { .. } => reads.push(request),
+            }
+        }
+        self.admit(&mut writes, now);
+        if !writes.is_empty() || self.held.is_due(now) {
+            self.write_group(writes, now);
+        }
+        for request in reads {
+            serve_read(&mut self.database, request);
+        }
+        closing
+    }
+
+    /// Makes room for writes, and takes out and answers those that there can be no room for.
+    fn admit(&mut self, writes: &mut Vec<Request>, now: Instant) {
+        let room = &self.room;
+        let too_large = |request: &mut Request| !room.can_hold(request.footprint());
+        for request in writes.extract_if(.., too_large) {
+            let error = room.full(request.footprint());
+            self.refused += 1;
+            request.refuse(error);
+        }
+        let footprints = writes.iter().map(Request::footprint);
+        let wanted = footprints.fold(0, u64::saturating_add);
+        if wanted == 0 {
             return;
         }
+        let released = self.held.released();
+        if let Err(error) = self.room.admit(&mut self.database, released, wanted, now) {
+            tracing::warn!(%error, "the spool takes nothing");
+            for request in writes.extract_if(.., |request| request.footprint() > 0) {
+                self.refused += 1;
+                request.refuse(error.clone());
+            }
+            self.failing = Some(error);
+            self.telling.touch();
+        }
+    }
+
+    fn write_group(&mut self, writes: Vec<Request>, now: Instant) {
+        let mut answers: Vec<Answer> = Vec::with_capacity(writes.len());
+        let renews = |request: &Request| matches!(request, Request::RenewEpoch { .. });
+        let renewed = writes.iter().any(renews);
+        let held = &self.held;
+        let outcome = self.database.transaction(|transaction| {
+            if let Some(next) = held.released()
+                && renewed
+            {
+                // A renewal gives every position a new meaning, so all that was released goes first.
+                transaction.release_all(next)?;
+            }
+            held.write(transaction, now, false)?;
+            let mut failed = Ok(());
+            for request in writes {
+                // After a failure the rest is not tried, only told.
+                let (done, answer) = serve_write(transaction, request, failed.is_ok());
+                answers.push(answer);
+                failed = failed.and(done);
+            }
+            failed
+        });
+        match &outcome {
+            Ok(()) => {
+                if renewed {
+                    self.held.release = None;
+                    self.database.forget_reads();
+                }
+                self.held.written(&self.database, now);
+                self.failing = None;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the spool could not write");
+                self.held.put_off(now);
+                self.failed(error.clone());
+                self.refused += u64::try_from(answers.len()).unwrap_or(u64::MAX);
+            }
+        }
+        self.telling.touch();
+        for answer in answers {
+            answer(outcome.clone());
+        }
+    }
+
+    fn failed(&mut self, error: SpoolError) {
+        if matches!(error, SpoolError::DiskFull(_)) {
+            self.room.look_again();
+        }
+        self.failing = Some(error);
+        self.telling.touch();
+    }
+
+    /// Makes room between groups.
+    fn tend(&mut self, now: Instant) {
+        let released = self.held.released();
+        let before = self.database.commits();
+        match self.room.tend(&mut self.database, released, now) {
+            Ok(()) => {
+                if self.database.commits() > before {
+                    self.telling.touch();
+                }
+                // What was refused for want of room may come again.
+                if self.room.has_room()
+                    && matches!(
+                        self.failing,
+                        Some(SpoolError::Full { .. } | SpoolError::DiskFull(_))
+                    )
+                {
+                    self.failing = None;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the spool could not make room");
+                self.failed(error);
+            }
+        }
+    }
+
+    fn tell(&mut self, now: Instant) {
+        let (disk, detail) = match &self.failing {
+            Some(error) => (Disk::Failing, error.to_string()),
+            None => self.room.disk(now),
+        };
+        let epoch = self.database.epoch();
+        if !self.telling.wants(now, epoch, disk, &detail) {
+            return;
+        }
+        match health(&self.database, &self.room, self.refused, disk, detail) {
+            Ok(health) => self.telling.tell(health, now),
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// Writes what is still held back and folds the log into the database.
+    fn shut(&mut self, now: Instant) -> Result<()> {
+        let held = &self.held;
+        if held.due().is_some() {
+            self.database
+                .transaction(|transaction| held.write(transaction, now, true))?;
+        }
+        self.database.checkpoint()
     }
 }
 
-/// Waits for a request, or until something held is due, and takes all that wait by then. Says
-/// whether there can be more.
+fn health(
+    database: &Database,
+    room: &Room,
+    refused: u64,
+    disk: Disk,
+    detail: String,
+) -> Result<Health> {
+    let usage = database.usage()?;
+    Ok(Health {
+        epoch: database.epoch(),
+        disk,
+        detail,
+        bytes: usage.used + usage.log,
+        budget: room.limits().budget(),
+        thinned: room.thinned,
+        shed: room.shed,
+        refused,
+        oldest: database.oldest()?,
+    })
+}
+
+/// Waits for a request, or until something is due, and takes those that wait by then, up to a
+/// number and a size. Says whether there can be more.
 fn take_group(
     waiting: &Receiver<Ticketed>,
     due: Option<Instant>,
+    max_bytes: u64,
     group: &mut Vec<Request>,
 ) -> bool {
     let first = match due {
         Some(due) => waiting.recv_timeout(due.saturating_duration_since(Instant::now())),
         None => waiting.recv().map_err(|_| RecvTimeoutError::Disconnected),
     };
-    match first {
-        Ok(ticketed) => group.push(ticketed.request),
+    let mut bytes: u64 = 0;
+    let mut take = |ticketed: Ticketed| {
+        bytes = bytes.saturating_add(ticketed.request.footprint());
+        group.push(ticketed.request);
+        bytes < max_bytes && group.len() < REQUESTS_MAX
+    };
+    let mut has_place = match first {
+        Ok(ticketed) => take(ticketed),
         Err(RecvTimeoutError::Timeout) => return true,
         Err(RecvTimeoutError::Disconnected) => return false,
-    }
-    while group.len() < REQUESTS_MAX {
+    };
+    while has_place {
         match waiting.try_recv() {
-            Ok(ticketed) => group.push(ticketed.request),
+            Ok(ticketed) => has_place = take(ticketed),
             Err(TryRecvError::Empty) => return true,
             Err(TryRecvError::Disconnected) => return false,
         }
@@ -183,78 +480,6 @@ fn take_group(
 
 /// Says what became of a request once its transaction is on the disk, or why it is not.
 type Answer = Box<dyn FnOnce(Result<()>)>;
-
-/// Serves a group: first all that write, in one transaction, then all that read. Returns the one
-/// that closes the spool, if there is one.
-fn serve_group(
-    database: &mut Database,
-    held: &mut Held,
-    group: &mut Vec<Request>,
-    now: Instant,
-) -> Option<Reply<()>> {
-    let mut writes = Vec::new();
-    let mut reads = Vec::new();
-    let mut closing = None;
-    for request in group.drain(..) {
-        match request {
-            Request::Release { next } => held.hold_release(next, now),
-            Request::Status(status) => held.hold_status(status, now),
-            Request::Close { reply } => closing = Some(reply),
-            Request::Write { .. }
-            | Request::WriteAll { .. }
-            | Request::StoreCommands { .. }
-            | Request::RenewEpoch { .. } => writes.push(request),
-            Request::Read { .. } | Request::Knows { .. } | Request::Commits { .. } => {
-                reads.push(request);
-            }
-        }
-    }
-    if !writes.is_empty() || held.is_due(now) {
-        write_group(database, held, writes, now);
-    }
-    for request in reads {
-        serve_read(database, request);
-    }
-    closing
-}
-
-fn write_group(database: &mut Database, held: &mut Held, writes: Vec<Request>, now: Instant) {
-    let mut answers: Vec<Answer> = Vec::with_capacity(writes.len());
-    let renews = |request: &Request| matches!(request, Request::RenewEpoch { .. });
-    let renewed = writes.iter().any(renews);
-    let outcome = database.transaction(|transaction| {
-        if let Some((next, _)) = held.release
-            && renewed
-        {
-            // A renewal gives every position a new meaning, so all that was released goes first.
-            transaction.release_all(next)?;
-        }
-        held.write(transaction, now, false)?;
-        let mut failed = Ok(());
-        for request in writes {
-            // After a failure the rest is not tried, only told.
-            let (done, answer) = serve_write(transaction, request, failed.is_ok());
-            answers.push(answer);
-            failed = failed.and(done);
-        }
-        failed
-    });
-    match &outcome {
-        Ok(()) => {
-            if renewed {
-                held.release = None;
-            }
-            held.written(database, now);
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the spool could not write");
-            held.put_off(now);
-        }
-    }
-    for answer in answers {
-        answer(outcome.clone());
-    }
-}
 
 /// Carries a request out within a transaction. Returns whether the transaction may go on, and what
 /// tells the caller in the end.
@@ -288,6 +513,8 @@ fn serve_write(
         Request::Read { .. }
         | Request::Knows { .. }
         | Request::Commits { .. }
+        | Request::State { .. }
+        | Request::Gaps { .. }
         | Request::Release { .. }
         | Request::Status(_)
         | Request::Close { .. } => (Ok(()), Box::new(|_| {})),
@@ -309,7 +536,7 @@ fn later<T: 'static>(done: Option<Result<T>>, reply: Reply<T>) -> (Result<()>, A
     (failed, answer_it)
 }
 
-fn serve_read(database: &Database, request: Request) {
+fn serve_read(database: &mut Database, request: Request) {
     match request {
         Request::Read {
             from,
@@ -319,6 +546,8 @@ fn serve_read(database: &Database, request: Request) {
         } => answer(reply, database.read(from, max_items, max_bytes)),
         Request::Knows { source, reply } => answer(reply, database.knows(&source)),
         Request::Commits { reply } => answer(reply, Ok(database.commits())),
+        Request::State { reply } => answer(reply, database.state()),
+        Request::Gaps { limit, reply } => answer(reply, database.gaps(limit)),
         // The others write; they are never passed here.
         Request::Write { .. }
         | Request::WriteAll { .. }
@@ -328,14 +557,6 @@ fn serve_read(database: &Database, request: Request) {
         | Request::Status(_)
         | Request::Close { .. } => {}
     }
-}
-
-/// Writes what is still held back and folds the log into the database.
-fn shut(database: &mut Database, held: &Held, now: Instant) -> Result<()> {
-    if held.due().is_some() {
-        database.transaction(|transaction| held.write(transaction, now, true))?;
-    }
-    database.checkpoint()
 }
 
 /// A caller that has gone away does not want the answer.

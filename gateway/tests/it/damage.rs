@@ -149,7 +149,7 @@ fn log_of(path: &Path) -> PathBuf {
 }
 
 fn open(path: &Path) -> (Spool, SpoolState) {
-    Spool::open(path, NOW).unwrap()
+    Spool::open(path, brrbrr_gateway::spool::Limits::default(), NOW).unwrap()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -15,3 +15,4 @@ mod local;
 mod power_cut;
 mod sim;
 mod spool;
+mod spool_retention;

@@ -54,7 +54,7 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 fn open(path: &Path) -> (Spool, SpoolState) {
-    Spool::open(path, NOW).unwrap()
+    Spool::open(path, brrbrr_gateway::spool::Limits::default(), NOW).unwrap()
 }
 
 /// A folder in memory where there is one: the tests sync a lot, and what the disk does is written

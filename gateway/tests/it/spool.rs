@@ -6,7 +6,7 @@ use std::process::{Command as Process, Stdio};
 use std::time::Duration;
 
 use brrbrr_gateway::spool::{
-    CommandChange, Entry, HandOver, Spool, SpoolError, SpoolState, StoredCommand,
+    CommandChange, Entry, HandOver, Limits, Spool, SpoolError, SpoolState, StoredCommand,
 };
 use brrbrr_gateway::spool::{RELEASE_DELAY, SourceId};
 use brrbrr_proto::down::{Command, GoTo, Order};
@@ -88,7 +88,7 @@ fn folder() -> Folder {
 }
 
 fn open(path: &Path) -> (Spool, SpoolState) {
-    Spool::open(path, NOW).unwrap()
+    Spool::open(path, Limits::default(), NOW).unwrap()
 }
 
 async fn numbers(spool: &Spool, from: u64) -> Vec<u64> {
@@ -338,7 +338,7 @@ async fn a_spool_of_another_format_is_moved_aside_or_left_alone() {
     assert_eq!(state.epoch, before.epoch);
     spool.close().await.unwrap();
     set(1_000);
-    let newer = Spool::open(&folder.path, NOW);
+    let newer = Spool::open(&folder.path, Limits::default(), NOW);
     assert!(matches!(newer, Err(SpoolError::Newer { .. })), "{newer:?}");
 }
 
@@ -476,7 +476,7 @@ async fn many_callers_share_few_commits() {
 async fn a_second_process_is_told_that_the_spool_is_in_use() {
     let folder = folder();
     let (_spool, _) = open(&folder.path);
-    let second = Spool::open(&folder.path, NOW);
+    let second = Spool::open(&folder.path, Limits::default(), NOW);
     assert!(matches!(second, Err(SpoolError::Locked(_))), "{second:?}");
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use brrbrr_e2e::gateway::Gateway;
 use brrbrr_e2e::vhost::Vhost;
 use brrbrr_e2e::wait::wait_until;
-use brrbrr_gateway::spool::Spool;
+use brrbrr_gateway::spool::{Limits, Spool};
 use brrbrr_proto::id::BootId;
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
 use brrbrr_proto::up::{Custom, Event, Record};
@@ -54,7 +54,7 @@ pub fn through_the_spool(table: &mut Table, folder: &Path) {
     let mut rates = Vec::new();
     for round in 0..ROUNDS {
         let path = folder.join(format!("spool-{round}.sqlite"));
-        let (spool, _) = Spool::open(&path, WallClock(0)).unwrap();
+        let (spool, _) = Spool::open(&path, Limits::default(), WallClock(0)).unwrap();
         let stored: u32 = on_a_runtime(async {
             let deadline = Instant::now() + EACH_RUNS;
             let producers = (0..PRODUCERS).map(|_| produce(&spool, deadline));

@@ -35,7 +35,7 @@ impl Rebuild {
             Ok(()) | Err(_) => {}
         }
         let made = Connection::open(path).and_then(|connection| {
-            connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+            connection.execute_batch(&format!("PRAGMA page_size = {PAGE_BYTES}"))?;
             connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
             connection.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
             connection.pragma_update(None, "synchronous", "OFF")?;

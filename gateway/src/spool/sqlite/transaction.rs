@@ -24,9 +24,9 @@ const RELEASE_STEP: u64 = 4096;
 /// A transaction that is under way. Its head becomes the database's when it is on the disk.
 #[derive(Debug)]
 pub(in super::super) struct Transaction<'a> {
-    connection: &'a Connection,
-    path: &'a Path,
-    head: Head,
+    pub(super) connection: &'a Connection,
+    pub(super) path: &'a Path,
+    pub(super) head: Head,
 }
 
 impl<'a> Transaction<'a> {
