@@ -2,6 +2,7 @@
 //! and the log of trips. One of the relay's three ports.
 
 pub mod clock;
+pub mod history;
 pub mod sqlite;
 pub mod view;
 

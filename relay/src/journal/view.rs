@@ -1,16 +1,15 @@
 //! What people and programs read of the journal: records as JSON, with words instead of numbers.
 
-use std::time::Duration;
-
-use brrbrr_proto::id::{Epoch, Seq};
+use brrbrr_proto::id::Epoch;
 use brrbrr_proto::live::{Activity, Pose, RobotSide, Status};
-use brrbrr_proto::time::{Stamp, WallClock};
+use brrbrr_proto::time::Stamp;
 use brrbrr_proto::up::{Event, Loss, Progress, Record, RecordError, Severity, Span};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Stored;
+use super::clock::{Basis, Repaired, Timeline};
 
 /// A record of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -40,6 +39,13 @@ pub struct RecordView {
 pub struct TimeView {
     /// What the board's calendar showed; `None` where that is no date.
     pub claimed: Option<Timestamp>,
+    /// When it was by the relay's calendar, as far as is known.
+    pub corrected: Timestamp,
+    /// How far that may be off.
+    pub uncertainty_seconds: f64,
+    /// How it is known: by a `session` of the board's boot, by what the board did `claim`, or by its
+    /// `bounds` alone.
+    pub basis: &'static str,
 }
 
 /// What happened.
@@ -134,32 +140,39 @@ pub struct StatusView {
 impl RecordView {
     /// A record as it is in the journal.
     #[must_use]
-    pub fn new(epoch: Epoch, stored: &Stored) -> Self {
+    pub fn new(epoch: Epoch, stored: &Stored, timeline: &Timeline) -> Self {
         let Stored { seq, item, .. } = stored;
+        let time = |stamp| TimeView::from(timeline.repair(*seq, stamp, stored.received));
         let record = Record::decode(&item.record);
         let stamp = record.as_ref().ok().map(|record| record.stamp);
         let (kind, event) = match record {
-            Ok(record) => (kind(&record.event), EventView::from(record.event)),
-            Err(error) => ("unreadable", EventView::unreadable(&error, &item.record)),
+            Ok(record) => (kind(&record.event), EventView::new(record.event, time)),
+            Err(error) => (UNREADABLE, EventView::unreadable(&error, &item.record)),
         };
-        let Seq(seq) = *seq;
         Self {
             epoch: epoch.to_string(),
-            seq,
+            seq: seq.0,
             covers: item.covers,
             kind,
             event,
             boot: stamp.map(|stamp| stamp.boot.to_string()),
-            uptime_seconds: stamp.map(|stamp| seconds(stamp.uptime.since_boot())),
-            time: stamp.map(TimeView::from),
+            uptime_seconds: stamp.map(|stamp| stamp.uptime.since_boot().as_secs_f64()),
+            time: stamp.map(time),
         }
     }
 }
 
-impl From<Stamp> for TimeView {
-    fn from(stamp: Stamp) -> Self {
+impl From<Repaired> for TimeView {
+    fn from(repaired: Repaired) -> Self {
         Self {
-            claimed: calendar(stamp.wall),
+            claimed: Timestamp::from_microsecond(repaired.claimed.0).ok(),
+            corrected: repaired.corrected,
+            uncertainty_seconds: repaired.uncertainty.as_secs_f64(),
+            basis: match repaired.basis {
+                Basis::Session => "session",
+                Basis::Claim => "claim",
+                Basis::Bounds => "bounds",
+            },
         }
     }
 }
@@ -171,10 +184,8 @@ impl EventView {
             bytes: bytes.len(),
         }
     }
-}
 
-impl From<Event> for EventView {
-    fn from(event: Event) -> Self {
+    fn new(event: Event, time: impl Fn(Stamp) -> TimeView) -> Self {
         match event {
             Event::Changed(status) | Event::Telemetry(status) => Self::Status((&status).into()),
             Event::Arrived(arrived) => Self::Arrived {
@@ -198,12 +209,12 @@ impl From<Event> for EventView {
             Event::Tombstone(tombstone) => Self::Tombstone {
                 count: Some(tombstone.count).filter(|count| *count > 0),
                 reason: loss_name(tombstone.loss),
-                since: tombstone.since.map(TimeView::from),
-                until: tombstone.until.map(TimeView::from),
+                since: tombstone.since.map(&time),
+                until: tombstone.until.map(&time),
             },
             Event::Thinned(thinned) => Self::Thinned {
                 count: thinned.count,
-                since: thinned.since.into(),
+                since: time(thinned.since),
                 battery: thinned.battery,
                 speed: thinned.speed,
                 last: (&thinned.last).into(),
@@ -227,6 +238,22 @@ impl From<&Status> for StatusView {
         }
     }
 }
+
+/// Every kind of record.
+pub const KINDS: [&str; 9] = [
+    "changed",
+    "arrived",
+    "alarm",
+    "command",
+    "telemetry",
+    "custom",
+    "tombstone",
+    "thinned",
+    UNREADABLE,
+];
+
+/// The kind of what this build does not understand.
+const UNREADABLE: &str = "unreadable";
 
 /// What kind of event it is, in one word.
 #[must_use]
@@ -252,18 +279,6 @@ pub const fn loss_name(loss: Loss) -> &'static str {
         Loss::RelayForgot => "forgotten",
         Loss::Thinned => "thinned",
     }
-}
-
-/// The date that a calendar shows, where it is one.
-#[must_use]
-pub fn calendar(wall: WallClock) -> Option<Timestamp> {
-    Timestamp::from_microsecond(wall.0).ok()
-}
-
-/// A duration as JSON has it.
-#[must_use]
-pub const fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
 }
 
 const fn severity_name(severity: Severity) -> &'static str {
