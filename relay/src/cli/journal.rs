@@ -67,9 +67,9 @@ pub(super) async fn records(args: RecordsArgs, environment: Lookup<'_>) -> anyho
             let page = journal.records(robot, epoch, from, PAGE).await?;
             let Some(last) = page.last() else { break };
             from = last.seq.plus(last.item.covers);
-            for stored in &page {
-                let record = RecordView::new(epoch, stored, &timeline);
+            for stored in page {
                 let received = stored.received;
+                let record = RecordView::new(epoch, stored, &timeline);
                 if !out.print(&Line { record, received })? {
                     return Ok(());
                 }

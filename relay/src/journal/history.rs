@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use brrbrr_proto::id::{Epoch, RobotId, Seq};
 use brrbrr_proto::time::Stamp;
-use brrbrr_proto::up::{Disk, Event, Record};
+use brrbrr_proto::up::{Disk, Record};
 use jiff::Timestamp;
 use serde::Serialize;
 use thiserror::Error;
@@ -204,27 +204,10 @@ impl Stream {
             let repaired = self.timeline.repair(stored.seq, stamp, stored.received);
             repaired.corrected
         };
-        match &record.event {
-            Event::Tombstone(tombstone) => Span {
-                since: tombstone.since.map(at),
-                until: tombstone.until.map(at),
-            },
-            Event::Thinned(thinned) => Span {
-                since: Some(at(thinned.since)),
-                until: Some(at(record.stamp)),
-            },
-            Event::Changed(_)
-            | Event::Arrived(_)
-            | Event::Alarm(_)
-            | Event::Command(_)
-            | Event::Telemetry(_)
-            | Event::Custom(_) => {
-                let at = Some(at(record.stamp));
-                Span {
-                    since: at,
-                    until: at,
-                }
-            }
+        let (since, until) = super::span(&record);
+        Span {
+            since: since.map(at),
+            until: until.map(at),
         }
     }
 
@@ -233,16 +216,7 @@ impl Stream {
         let entry = Entry::read(stored.item);
         let hole = entry.hole()?;
         let record = entry.record.as_ref().ok()?;
-        let (since, until) = match &record.event {
-            Event::Tombstone(tombstone) => (tombstone.since, tombstone.until),
-            Event::Thinned(thinned) => (Some(thinned.since), Some(record.stamp)),
-            Event::Changed(_)
-            | Event::Arrived(_)
-            | Event::Alarm(_)
-            | Event::Command(_)
-            | Event::Telemetry(_)
-            | Event::Custom(_) => return None,
-        };
+        let (since, until) = super::span(record);
         let view = |stamp| TimeView::from(self.timeline.repair(seq, stamp, received));
         Some(GapView {
             epoch: self.epoch.to_string(),
@@ -314,9 +288,10 @@ impl<'a> History<'a> {
                         return Ok(Page { items, next });
                     }
                     looked_through += 1;
-                    let view = RecordView::new(stream.epoch, &stored, &stream.timeline);
+                    let received = stored.received;
+                    let view = RecordView::new(stream.epoch, stored, &stream.timeline);
                     if kind.is_none_or(|kind| kind == view.kind) {
-                        items.push((view, stored.received));
+                        items.push((view, received));
                     }
                 }
                 from = next;

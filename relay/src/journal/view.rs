@@ -3,13 +3,13 @@
 use brrbrr_proto::id::Epoch;
 use brrbrr_proto::live::{Activity, Pose, RobotSide, Status};
 use brrbrr_proto::time::Stamp;
-use brrbrr_proto::up::{Event, Loss, Progress, Record, RecordError, Severity, Span};
+use brrbrr_proto::up::{Event, Loss, Progress, Severity, Span};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Stored;
 use super::clock::{Basis, Repaired, Timeline};
+use super::{Entry, Stored};
 
 /// A record of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,11 +25,11 @@ pub struct RecordView {
     pub kind: &'static str,
     /// What happened.
     pub event: EventView,
-    /// The board's boot, 16 hexadecimal digits.
+    /// The board's boot at that time, 16 hexadecimal digits.
     pub boot: Option<String>,
-    /// How long after that boot it was made.
+    /// How long after that boot it was.
     pub uptime_seconds: Option<f64>,
-    /// When it was made.
+    /// When it was made; of a hole, when the newest of its records was, where that is known.
     pub time: Option<TimeView>,
 }
 
@@ -140,19 +140,29 @@ pub struct StatusView {
 impl RecordView {
     /// A record as it is in the journal.
     #[must_use]
-    pub fn new(epoch: Epoch, stored: &Stored, timeline: &Timeline) -> Self {
-        let Stored { seq, item, .. } = stored;
-        let time = |stamp| TimeView::from(timeline.repair(*seq, stamp, stored.received));
-        let record = Record::decode(&item.record);
-        let stamp = record.as_ref().ok().map(|record| record.stamp);
-        let (kind, event) = match record {
+    pub fn new(epoch: Epoch, stored: Stored, timeline: &Timeline) -> Self {
+        let Stored {
+            seq,
+            item,
+            received,
+        } = stored;
+        let time = |stamp| TimeView::from(timeline.repair(seq, stamp, received));
+        let (covers, entry) = (item.covers, Entry::read(item));
+        let stamp = entry.moments().last();
+        let (kind, event) = match entry.record {
             Ok(record) => (kind(&record.event), EventView::new(record.event, time)),
-            Err(error) => (UNREADABLE, EventView::unreadable(&error, &item.record)),
+            Err(error) => (
+                UNREADABLE,
+                EventView::Unreadable {
+                    error: error.to_string(),
+                    bytes: entry.item.record.len(),
+                },
+            ),
         };
         Self {
             epoch: epoch.to_string(),
             seq: seq.0,
-            covers: item.covers,
+            covers,
             kind,
             event,
             boot: stamp.map(|stamp| stamp.boot.to_string()),
@@ -178,13 +188,6 @@ impl From<Repaired> for TimeView {
 }
 
 impl EventView {
-    fn unreadable(error: &RecordError, bytes: &[u8]) -> Self {
-        Self::Unreadable {
-            error: error.to_string(),
-            bytes: bytes.len(),
-        }
-    }
-
     fn new(event: Event, time: impl Fn(Stamp) -> TimeView) -> Self {
         match event {
             Event::Changed(status) | Event::Telemetry(status) => Self::Status((&status).into()),

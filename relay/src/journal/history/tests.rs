@@ -7,7 +7,7 @@ use brrbrr_proto::id::{BootId, SessionId};
 use brrbrr_proto::link::relay::BoardClock;
 use brrbrr_proto::live::Status;
 use brrbrr_proto::time::{Uptime, WallClock};
-use brrbrr_proto::up::{Item, Loss, Report, Thinned, Tombstone};
+use brrbrr_proto::up::{Event, Item, Loss, Report, Thinned, Tombstone};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
