@@ -75,6 +75,14 @@ happened, when, and when the relay received it.
 Example:
   brrbrr-relay records --data ./data --name guide-7 | tail -n 5")]
     Records(journal::RecordsArgs),
+    /// Print what is missing in what a robot has reported, as JSON lines, newest first
+    #[command(after_help = "\
+Each line says which positions a hole covers, how many records are missing, why, and when they were
+made. Samples that were merged to make room are listed too, with the reason \"thinned\".
+
+Example:
+  brrbrr-relay gaps --data ./data --name guide-7")]
+    Gaps(journal::GapsArgs),
     /// Create the files of the data folder or bring their layout up to date
     #[command(after_help = "\
 `serve` does the same as it starts. Run it by itself to see that an update will go well; nothing is
@@ -117,6 +125,7 @@ impl Cli {
             Command::Robot(command) => command.run(environment).await,
             Command::Seed(args) => seed(args, environment).await,
             Command::Records(args) => journal::records(args, environment).await,
+            Command::Gaps(args) => journal::gaps(args, environment).await,
             Command::Migrate(args) => migrate(args, environment),
         }
     }

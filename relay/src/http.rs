@@ -34,10 +34,12 @@ mod error;
 mod events;
 mod fields;
 mod front;
+mod gaps;
 mod guidance;
 mod health;
 mod places;
 mod query;
+mod records;
 mod robots;
 mod search;
 pub mod turns;
@@ -59,7 +61,7 @@ pub struct Services {
     pub catalog: Arc<dyn Catalog>,
     /// Codes, faces and guidance.
     pub live: Arc<dyn Live>,
-    /// The trip log.
+    /// The trip log, and what robots reported.
     pub journal: Arc<dyn Journal>,
     /// Faces.
     pub push: Push,

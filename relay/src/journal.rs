@@ -2,6 +2,7 @@
 //! and the log of trips. One of the relay's three ports.
 
 pub mod clock;
+pub mod history;
 pub mod sqlite;
 pub mod view;
 
@@ -77,21 +78,13 @@ impl Entry {
         Self { item, record }
     }
 
-    /// The moments it tells of, in order: of a hole where it begins and ends, as far as that is
-    /// known, and else when the record was made.
+    /// The moments it tells of, in order: one, or the first and the last.
     pub(crate) fn moments(&self) -> impl Iterator<Item = Stamp> {
-        let record = self.record.as_ref().ok();
-        let span = record.map_or([None, None], |record| match &record.event {
-            Event::Tombstone(tombstone) => [tombstone.since, tombstone.until],
-            Event::Thinned(thinned) => [Some(thinned.since), Some(record.stamp)],
-            Event::Changed(_)
-            | Event::Arrived(_)
-            | Event::Alarm(_)
-            | Event::Command(_)
-            | Event::Telemetry(_)
-            | Event::Custom(_) => [None, Some(record.stamp)],
-        });
-        span.into_iter().flatten()
+        let span = self.record.as_ref().map(span).unwrap_or_default();
+        let (since, until) = span;
+        [since.filter(|_| since != until), until]
+            .into_iter()
+            .flatten()
     }
 
     /// What it stands for, where that is more than itself.
@@ -117,6 +110,22 @@ impl Entry {
             | Event::Telemetry(_)
             | Event::Custom(_) => None,
         }
+    }
+}
+
+/// From when to when that was which a record tells of. Of a hole, when the oldest and the newest of
+/// its records were made, where known.
+pub(crate) const fn span(record: &Record) -> (Option<Stamp>, Option<Stamp>) {
+    let stamp = Some(record.stamp);
+    match &record.event {
+        Event::Tombstone(tombstone) => (tombstone.since, tombstone.until),
+        Event::Thinned(thinned) => (Some(thinned.since), stamp),
+        Event::Changed(_)
+        | Event::Arrived(_)
+        | Event::Alarm(_)
+        | Event::Command(_)
+        | Event::Telemetry(_)
+        | Event::Custom(_) => (stamp, stamp),
     }
 }
 

@@ -171,24 +171,24 @@ impl Projection {
         if let Some(hole) = entry.hole() {
             self.metrics.count_hole(&hole);
         }
-        let at = received.time(record.stamp).corrected;
+        let at = || received.time(record.stamp).corrected;
         match &record.event {
             Event::Changed(status) | Event::Telemetry(status) => {
-                effects.statuses.push((status.clone(), at));
+                effects.statuses.push((status.clone(), at()));
             }
             Event::Arrived(arrived) => {
                 if let Some(command) = arrived.command {
-                    self.arrive(robot, command, at).await?;
+                    self.arrive(robot, command, at()).await?;
                 }
             }
             Event::Command(update) => {
                 self.follow(robot, update).await?;
-                effects.updates.push((update.clone(), at));
+                effects.updates.push((update.clone(), at()));
             }
             Event::Tombstone(tombstone) => warn_of_hole(received, tombstone),
             Event::Thinned(thinned) => {
                 warn_of_thinned(received, thinned, record.stamp);
-                effects.statuses.push((thinned.last.clone(), at));
+                effects.statuses.push((thinned.last.clone(), at()));
             }
             Event::Alarm(alarm) => {
                 let Alarm { code, severity, .. } = alarm;

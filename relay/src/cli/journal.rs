@@ -1,4 +1,5 @@
-//! `brrbrr-relay records`: a robot's journal as JSON lines, with a running relay beside it or without.
+//! `brrbrr-relay records` and `gaps`: a robot's journal as JSON lines, with a running relay beside it
+//! or without.
 
 use std::io::{self, BufWriter, ErrorKind, Write};
 
@@ -13,6 +14,7 @@ use super::{DataArgs, open_catalog};
 use crate::config::{self, Lookup};
 use crate::data_dir::DataDir;
 use crate::journal::Journal;
+use crate::journal::history::{History, Range};
 use crate::journal::sqlite::SqliteJournal;
 use crate::journal::view::RecordView;
 
@@ -21,6 +23,12 @@ const PAGE: usize = 1_000;
 
 #[derive(Debug, Args)]
 pub(super) struct RecordsArgs {
+    #[command(flatten)]
+    robot: RobotArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GapsArgs {
     #[command(flatten)]
     robot: RobotArgs,
 }
@@ -53,14 +61,15 @@ pub(super) async fn records(args: RecordsArgs, environment: Lookup<'_>) -> anyho
     let (journal, robot) = args.robot.open(environment).await?;
     let mut out = Lines::new();
     for epoch in journal.epochs(robot).await? {
+        let timeline = journal.timeline(robot, epoch).await?;
         let mut from = Seq::FIRST;
         loop {
             let page = journal.records(robot, epoch, from, PAGE).await?;
             let Some(last) = page.last() else { break };
             from = last.seq.plus(last.item.covers);
-            for stored in &page {
-                let record = RecordView::new(epoch, stored);
+            for stored in page {
                 let received = stored.received;
+                let record = RecordView::new(epoch, stored, &timeline);
                 if !out.print(&Line { record, received })? {
                     return Ok(());
                 }
@@ -68,6 +77,25 @@ pub(super) async fn records(args: RecordsArgs, environment: Lookup<'_>) -> anyho
         }
     }
     out.finish()
+}
+
+pub(super) async fn gaps(args: GapsArgs, environment: Lookup<'_>) -> anyhow::Result<()> {
+    let (journal, robot) = args.robot.open(environment).await?;
+    let history = History::of(&journal, robot).await?;
+    let mut out = Lines::new();
+    let mut after = None;
+    loop {
+        let page = history.gaps(Range::default(), after, PAGE).await?;
+        for gap in &page.items {
+            if !out.print(gap)? {
+                return Ok(());
+            }
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return out.finish(),
+        }
+    }
 }
 
 impl RobotArgs {

@@ -57,6 +57,12 @@ impl Call {
         query::name(self.query.as_deref().unwrap_or_default())
     }
 
+    /// A parameter that is not empty.
+    pub(super) fn parameter(&self, name: &'static str) -> Result<Option<String>, HttpError> {
+        let value = query::parameter(self.query.as_deref().unwrap_or_default(), name)?;
+        Ok(value.filter(|value| !value.is_empty()))
+    }
+
     /// The body's fields.
     pub(super) fn fields(&self) -> Result<Fields, HttpError> {
         Fields::read(self.headers.get(header::CONTENT_TYPE), &self.body)
@@ -82,7 +88,8 @@ impl Call {
         guest.ok_or(HttpError::MissingCode)
     }
 
-    /// Whether the caller may change the building. A wrong code is refused here too.
+    /// Whether the caller may change the building and read what only operators read. A wrong code is
+    /// refused here too.
     pub(super) async fn admin(&self, services: &Services) -> Result<(), HttpError> {
         // Its turn ends here: the change may be the removal of this very robot.
         drop(self.guest(services).await?);

@@ -19,7 +19,7 @@ use warp::{Filter, Rejection};
 
 use super::call::{AUTH_CODE, Call, Route};
 use super::error::HttpError;
-use super::{Services, events, health, places, robots, search};
+use super::{Services, events, gaps, health, places, records, robots, search};
 
 /// The largest body. The largest record of the contract has some kilobytes.
 const MAX_BODY: usize = 1024 * 1024;
@@ -144,6 +144,10 @@ fn routes(services: &Arc<Services>) -> BoxedFilter<(Response,)> {
         .or(search::routes(services))
         .unify()
         .or(robots::routes(services))
+        .unify()
+        .or(records::routes(services))
+        .unify()
+        .or(gaps::routes(services))
         .unify();
     warp::path("api")
         .and(warp::path("v1"))

@@ -1,9 +1,9 @@
-//! The one query parameter of the contract, `name`, read from the raw query.
+//! Parameters, read from the raw query.
 
 use super::error::HttpError;
 use crate::guide::search::Asked;
 
-/// The longest name that is looked up, in bytes of the raw query.
+/// The longest value that is read, in bytes of the raw query.
 const LONGEST: usize = 4096;
 
 /// The name that a guest asked for; `None` where there is none or it is empty. `+` and `%2B` both
@@ -12,8 +12,19 @@ const LONGEST: usize = 4096;
 /// # Errors
 /// Where it is given twice, as an array or object, or not as percent-encoded UTF-8.
 pub(super) fn name(query: &str) -> Result<Option<Asked>, HttpError> {
+    let name = parameter(query, "name")?.map(|name| name.replace('+', " "));
+    Ok(name
+        .filter(|name| !name.is_empty())
+        .map(|name| Asked::new(&name)))
+}
+
+/// A parameter's value, `+` as it is; `None` where there is none. Other parameters are ignored.
+///
+/// # Errors
+/// Where it is given twice, as an array or object, or not as percent-encoded UTF-8.
+pub(super) fn parameter(query: &str, name: &'static str) -> Result<Option<String>, HttpError> {
     let invalid = |reason| HttpError::Invalid {
-        field: "name",
+        field: name,
         reason,
     };
     let mut found = None;
@@ -21,10 +32,13 @@ pub(super) fn name(query: &str) -> Result<Option<Asked>, HttpError> {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         // A key that cannot be read is not ours.
         let Some(key) = decode(key) else { continue };
-        if key.starts_with("name[") {
+        let Some(rest) = key.strip_prefix(name) else {
+            continue;
+        };
+        if rest.starts_with('[') {
             return Err(invalid("must be one text, not an array or object"));
         }
-        if key != "name" {
+        if !rest.is_empty() {
             continue;
         }
         if found.is_some() {
@@ -34,11 +48,9 @@ pub(super) fn name(query: &str) -> Result<Option<Asked>, HttpError> {
             return Err(invalid("is too long"));
         }
         let value = decode(value).ok_or_else(|| invalid("is not percent-encoded UTF-8"))?;
-        found = Some(value.replace('+', " "));
+        found = Some(value);
     }
-    Ok(found
-        .filter(|name| !name.is_empty())
-        .map(|name| Asked::new(&name)))
+    Ok(found)
 }
 
 /// Undoes percent-encoding; leaves `+` alone.

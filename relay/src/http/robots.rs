@@ -90,7 +90,7 @@ fn session_routes(services: &Arc<Services>) -> BoxedFilter<(Response,)> {
 
 /// A robot's id in a path. What is not one is no robot's, so the route is not found.
 #[derive(Debug)]
-struct PathId(RobotId);
+pub(super) struct PathId(pub(super) RobotId);
 
 impl FromStr for PathId {
     type Err = brrbrr_proto::id::IdError;

@@ -1,16 +1,15 @@
 //! What people and programs read of the journal: records as JSON, with words instead of numbers.
 
-use std::time::Duration;
-
-use brrbrr_proto::id::{Epoch, Seq};
+use brrbrr_proto::id::Epoch;
 use brrbrr_proto::live::{Activity, Pose, RobotSide, Status};
-use brrbrr_proto::time::{Stamp, WallClock};
-use brrbrr_proto::up::{Event, Loss, Progress, Record, RecordError, Severity, Span};
+use brrbrr_proto::time::Stamp;
+use brrbrr_proto::up::{Event, Loss, Progress, Severity, Span};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Stored;
+use super::clock::{Basis, Repaired, Timeline};
+use super::{Entry, Stored};
 
 /// A record of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -26,11 +25,11 @@ pub struct RecordView {
     pub kind: &'static str,
     /// What happened.
     pub event: EventView,
-    /// The board's boot, 16 hexadecimal digits.
+    /// The board's boot at that time, 16 hexadecimal digits.
     pub boot: Option<String>,
-    /// How long after that boot it was made.
+    /// How long after that boot it was.
     pub uptime_seconds: Option<f64>,
-    /// When it was made.
+    /// When it was made; of a hole, when the newest of its records was, where that is known.
     pub time: Option<TimeView>,
 }
 
@@ -40,6 +39,13 @@ pub struct RecordView {
 pub struct TimeView {
     /// What the board's calendar showed; `None` where that is no date.
     pub claimed: Option<Timestamp>,
+    /// When it was by the relay's calendar, as far as is known.
+    pub corrected: Timestamp,
+    /// How far that may be off.
+    pub uncertainty_seconds: f64,
+    /// How it is known: by a `session` of the board's boot, by what the board did `claim`, or by its
+    /// `bounds` alone.
+    pub basis: &'static str,
 }
 
 /// What happened.
@@ -134,47 +140,55 @@ pub struct StatusView {
 impl RecordView {
     /// A record as it is in the journal.
     #[must_use]
-    pub fn new(epoch: Epoch, stored: &Stored) -> Self {
-        let Stored { seq, item, .. } = stored;
-        let record = Record::decode(&item.record);
-        let stamp = record.as_ref().ok().map(|record| record.stamp);
-        let (kind, event) = match record {
-            Ok(record) => (kind(&record.event), EventView::from(record.event)),
-            Err(error) => ("unreadable", EventView::unreadable(&error, &item.record)),
+    pub fn new(epoch: Epoch, stored: Stored, timeline: &Timeline) -> Self {
+        let Stored {
+            seq,
+            item,
+            received,
+        } = stored;
+        let time = |stamp| TimeView::from(timeline.repair(seq, stamp, received));
+        let (covers, entry) = (item.covers, Entry::read(item));
+        let stamp = entry.moments().last();
+        let (kind, event) = match entry.record {
+            Ok(record) => (kind(&record.event), EventView::new(record.event, time)),
+            Err(error) => (
+                UNREADABLE,
+                EventView::Unreadable {
+                    error: error.to_string(),
+                    bytes: entry.item.record.len(),
+                },
+            ),
         };
-        let Seq(seq) = *seq;
         Self {
             epoch: epoch.to_string(),
-            seq,
-            covers: item.covers,
+            seq: seq.0,
+            covers,
             kind,
             event,
             boot: stamp.map(|stamp| stamp.boot.to_string()),
-            uptime_seconds: stamp.map(|stamp| seconds(stamp.uptime.since_boot())),
-            time: stamp.map(TimeView::from),
+            uptime_seconds: stamp.map(|stamp| stamp.uptime.since_boot().as_secs_f64()),
+            time: stamp.map(time),
         }
     }
 }
 
-impl From<Stamp> for TimeView {
-    fn from(stamp: Stamp) -> Self {
+impl From<Repaired> for TimeView {
+    fn from(repaired: Repaired) -> Self {
         Self {
-            claimed: calendar(stamp.wall),
+            claimed: Timestamp::from_microsecond(repaired.claimed.0).ok(),
+            corrected: repaired.corrected,
+            uncertainty_seconds: repaired.uncertainty.as_secs_f64(),
+            basis: match repaired.basis {
+                Basis::Session => "session",
+                Basis::Claim => "claim",
+                Basis::Bounds => "bounds",
+            },
         }
     }
 }
 
 impl EventView {
-    fn unreadable(error: &RecordError, bytes: &[u8]) -> Self {
-        Self::Unreadable {
-            error: error.to_string(),
-            bytes: bytes.len(),
-        }
-    }
-}
-
-impl From<Event> for EventView {
-    fn from(event: Event) -> Self {
+    fn new(event: Event, time: impl Fn(Stamp) -> TimeView) -> Self {
         match event {
             Event::Changed(status) | Event::Telemetry(status) => Self::Status((&status).into()),
             Event::Arrived(arrived) => Self::Arrived {
@@ -198,12 +212,12 @@ impl From<Event> for EventView {
             Event::Tombstone(tombstone) => Self::Tombstone {
                 count: Some(tombstone.count).filter(|count| *count > 0),
                 reason: loss_name(tombstone.loss),
-                since: tombstone.since.map(TimeView::from),
-                until: tombstone.until.map(TimeView::from),
+                since: tombstone.since.map(&time),
+                until: tombstone.until.map(&time),
             },
             Event::Thinned(thinned) => Self::Thinned {
                 count: thinned.count,
-                since: thinned.since.into(),
+                since: time(thinned.since),
                 battery: thinned.battery,
                 speed: thinned.speed,
                 last: (&thinned.last).into(),
@@ -227,6 +241,22 @@ impl From<&Status> for StatusView {
         }
     }
 }
+
+/// Every kind of record.
+pub const KINDS: [&str; 9] = [
+    "changed",
+    "arrived",
+    "alarm",
+    "command",
+    "telemetry",
+    "custom",
+    "tombstone",
+    "thinned",
+    UNREADABLE,
+];
+
+/// The kind of what this build does not understand.
+const UNREADABLE: &str = "unreadable";
 
 /// What kind of event it is, in one word.
 #[must_use]
@@ -252,18 +282,6 @@ pub const fn loss_name(loss: Loss) -> &'static str {
         Loss::RelayForgot => "forgotten",
         Loss::Thinned => "thinned",
     }
-}
-
-/// The date that a calendar shows, where it is one.
-#[must_use]
-pub fn calendar(wall: WallClock) -> Option<Timestamp> {
-    Timestamp::from_microsecond(wall.0).ok()
-}
-
-/// A duration as JSON has it.
-#[must_use]
-pub const fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
 }
 
 const fn severity_name(severity: Severity) -> &'static str {

@@ -487,3 +487,6 @@ impl Worker {
         self.done.send(done).await.ok();
     }
 }
+
+#[cfg(test)]
+mod tests;

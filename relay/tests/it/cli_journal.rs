@@ -136,3 +136,15 @@ async fn a_robot_without_records_prints_nothing_and_a_folder_without_a_journal_i
     let nobody = relay(data.path(), &["records"]);
     assert_eq!(nobody.status.code(), Some(2), "a robot must be named");
 }
+
+#[tokio::test]
+async fn gaps_are_printed_newest_first() {
+    let data = tempfile::tempdir().unwrap();
+    fill(data.path()).await;
+    let printed = lines(&relay(data.path(), &["gaps", "--robot", "1"]));
+    assert_eq!(printed.len(), 1);
+    let gap = &printed[0];
+    let positions = json!([gap["first"], gap["last"], gap["count"], gap["reason"]]);
+    assert_eq!(positions, json!([2, 4, 3, "full"]));
+    assert_eq!(gap["since"]["basis"], "session");
+}
