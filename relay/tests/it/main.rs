@@ -9,3 +9,4 @@ mod http;
 mod http_limits;
 mod http_malformed;
 mod http_server;
+mod storm;
