@@ -55,7 +55,7 @@ use futures_util::future::BoxFuture;
 use rumqttd::local::LinkError;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tracing::{error, info};
@@ -69,7 +69,9 @@ use self::registry::{NoRoom, Registry};
 /// relay is meant for, each of which costs a file descriptor and some 10 KB.
 pub const MAX_CONNECTIONS: usize = 8192;
 
-/// Connections from one address, loopback excepted. A building full of robots may be behind one.
+/// Connections from one address, loopback excepted, that have not shown yet which robot they are. A
+/// building full of robots may be behind one address, so robots that are known count no more; of those
+/// there is one connection each.
 pub const MAX_CONNECTIONS_PER_ADDRESS: usize = 1024;
 
 /// How long a TLS handshake may take, on a bad Wi-Fi too.
@@ -77,6 +79,10 @@ pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long the CONNECT may take, the check of its password included.
 pub const CONNECT: Duration = Duration::from_secs(10);
+
+/// Passwords that are checked at a time. Each check reads the catalog, whose queue other work needs
+/// too; a check takes well under a millisecond, so this serves thousands a second.
+const PASSWORD_CHECKS: usize = 64;
 
 /// How long a robot may be silent, whatever keep-alive it asks for.
 pub const LONGEST_SILENCE: Duration = Duration::from_secs(300);
@@ -210,6 +216,7 @@ pub(crate) struct Shared {
     limits: Limits,
     tls: Option<TlsAcceptor>,
     authenticate: Authenticate,
+    checks: Semaphore,
     registry: Arc<Registry>,
     tally: Tally,
     up: Trunk,
@@ -308,6 +315,7 @@ where
         limits: config.limits,
         tls: config.tls.map(TlsAcceptor::from),
         authenticate,
+        checks: Semaphore::new(PASSWORD_CHECKS),
         registry: Arc::default(),
         tally: Tally::default(),
         up: fabric.up,

@@ -1,15 +1,53 @@
-//! The robots that this relay talks to: one relay half of the link each, and their timers. Pure.
+//! The robots that this relay talks to: one relay half of the link each, their timers, and how much
+//! work they may make together. Pure.
+//!
+//! ```text
+//! hello  -> admission -> link -> Recall            or Wait, where too many come at once
+//! batch  -> link -> stores -> Store
+//! status -> link -> Status                         never waits for any of the others
+//! ```
+//! Every session begins with a small credit; robots with a backlog get the full one in turns (`drain`).
+
+pub mod admission;
+pub mod drain;
+pub mod stores;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
-use brrbrr_proto::down::Down;
+use admission::{Admission, Arrival, Bounds};
+use brrbrr_proto::down::{Down, Wait};
 use brrbrr_proto::frame::{self, FrameError};
-use brrbrr_proto::id::{Epoch, RelayId, RobotId, SessionId};
+use brrbrr_proto::id::{Epoch, RelayId, RobotId, Seq, SessionId};
 use brrbrr_proto::link::Relay;
-use brrbrr_proto::link::relay::{Grants, Now, Output};
+use brrbrr_proto::link::relay::{Grants, Ledger, Now, Output, Store, bytes_of};
 use brrbrr_proto::seal::{Keys, Nonce};
 use brrbrr_proto::time::Uptime;
 use brrbrr_proto::topic::{Topic, TopicKind};
+use brrbrr_proto::up::Hello;
+use drain::{Change, Drain};
+use stores::Stores;
+
+/// Hellos in work at a time, and those that wait. A hello in work reads the stores some five times and
+/// may apply a thousand records, so a few dozen keep the disk busy; each that waits holds less than
+/// two kilobytes.
+pub const HELLOS: Bounds = Bounds {
+    slots: 32,
+    line: 1024,
+    guess: Duration::from_millis(20),
+};
+/// What a robot without a drain slot may have unacknowledged: about a hundred records, so that what
+/// happens now comes through at once. For 5 000 robots that is 80 MB at the very worst.
+pub const BASE_CREDIT: u32 = 16 * 1024;
+/// Robots that drain with the full credit at a time. More would not be faster, since a few full windows
+/// keep one journal busy; with a credit of 1 MiB they hold 32 MiB, and as much again for the moment
+/// after turns have changed.
+pub const DRAIN_SLOTS: usize = 32;
+/// A backlog from this many positions on wants a slot. A smaller one is gone with the base credit
+/// before a slot would be of use.
+pub const DRAIN_FROM: u64 = 64;
+/// Robots whose records are being stored at a time: as many as share one transaction of the journal.
+pub const STORES: usize = 256;
 
 /// Every robot that has said hello since this relay started.
 #[derive(Debug)]
@@ -18,7 +56,33 @@ pub struct Fleet {
     grants: Grants,
     robots: BTreeMap<RobotId, Member>,
     timers: BTreeSet<(Uptime, RobotId)>,
+    hellos: Admission<Greeting>,
+    drain: Drain,
+    stores: Stores<Store>,
+    open: usize,
+    live: usize,
     outputs: VecDeque<(RobotId, Output)>,
+}
+
+/// How much the robots ask of this relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Robots with a session.
+    pub sessions: usize,
+    /// Robots whose status was heard in their session.
+    pub live: usize,
+    /// Hellos that wait.
+    pub hellos_waiting: usize,
+    /// Hellos that were sent away so far.
+    pub hellos_sent_away: u64,
+    /// The most hellos in work at a time so far.
+    pub hellos_peak: usize,
+    /// Drain slots in use.
+    pub drain_slots: usize,
+    /// Robots that wait for a drain slot.
+    pub drain_waiting: usize,
+    /// The most robots whose records were being stored at a time so far.
+    pub stores_peak: usize,
 }
 
 #[derive(Debug)]
@@ -26,17 +90,35 @@ struct Member {
     keys: Keys,
     link: Relay,
     timer: Option<Uptime>,
+    is_open: bool,
+    is_live: bool,
+    /// Its last batch was so large that the base credit holds it back.
+    is_hungry: bool,
+}
+
+/// A hello that was opened.
+#[derive(Debug)]
+struct Greeting {
+    epoch: Epoch,
+    hello: Hello,
+    session: SessionId,
+    came: Now,
 }
 
 impl Fleet {
     /// Starts empty. `id` names the running relay process.
     #[must_use]
-    pub const fn new(id: RelayId, grants: Grants) -> Self {
+    pub fn new(id: RelayId, grants: Grants) -> Self {
         Self {
             id,
             grants,
             robots: BTreeMap::new(),
             timers: BTreeSet::new(),
+            hellos: Admission::new(HELLOS),
+            drain: Drain::new(DRAIN_SLOTS),
+            stores: Stores::new(STORES),
+            open: 0,
+            live: 0,
             outputs: VecDeque::new(),
         }
     }
@@ -47,32 +129,54 @@ impl Fleet {
         self.robots.contains_key(&robot)
     }
 
-    /// How many robots have a session.
+    /// How much the robots ask of this relay.
     #[must_use]
-    pub fn open_sessions(&self) -> usize {
-        self.robots.values().filter(|m| m.link.is_open()).count()
+    pub fn load(&self) -> Load {
+        Load {
+            sessions: self.open,
+            live: self.live,
+            hellos_waiting: self.hellos.waiting(),
+            hellos_sent_away: self.hellos.sent_away(),
+            hellos_peak: self.hellos.peak(),
+            drain_slots: self.drain.in_use(),
+            drain_waiting: self.drain.waiting(),
+            stores_peak: self.stores.peak(),
+        }
     }
 
     /// Takes a robot in, or gives it new keys.
     pub fn admit(&mut self, robot: RobotId, keys: Keys) {
-        match self.robots.get_mut(&robot) {
-            Some(member) => member.keys = keys,
-            None => {
-                let member = Member {
-                    keys,
-                    link: Relay::new(self.id, self.grants),
-                    timer: None,
-                };
-                self.robots.insert(robot, member);
-            }
+        if let Some(member) = self.robots.get_mut(&robot) {
+            member.keys = keys;
+            return;
         }
+        let mut link = Relay::new(self.id, self.grants);
+        link.grant(BASE_CREDIT);
+        let member = Member {
+            keys,
+            link,
+            timer: None,
+            is_open: false,
+            is_live: false,
+            is_hungry: false,
+        };
+        self.robots.insert(robot, member);
     }
 
     /// Forgets a robot.
-    pub fn dismiss(&mut self, robot: RobotId) {
-        if let Some(timer) = self.robots.remove(&robot).and_then(|m| m.timer) {
+    pub fn dismiss(&mut self, robot: RobotId, now: Now) {
+        let Some(member) = self.robots.remove(&robot) else {
+            return;
+        };
+        if let Some(timer) = member.timer {
             self.timers.remove(&(timer, robot));
         }
+        self.open -= usize::from(member.is_open);
+        self.live -= usize::from(member.is_live);
+        self.hellos.forget(robot);
+        self.stores.forget(robot);
+        self.drain.handle_closed(robot, now.uptime);
+        self.share(now);
     }
 
     /// The robots that are known here and are not among these.
@@ -98,9 +202,78 @@ impl Fleet {
             return Ok(());
         };
         let (epoch, hello) = frame::open(&member.keys, robot, payload)?;
-        member.link.handle_hello(epoch, hello, session, now);
-        self.settle(robot);
+        let greeting = Greeting {
+            epoch,
+            hello,
+            session,
+            came: now,
+        };
+        // Half of the number is chance enough, and says nothing about the session's.
+        let random = session.0 >> 32;
+        match self.hellos.arrive(robot, greeting, random, now.uptime) {
+            Arrival::Serve(greeting) => self.greet(robot, greeting, now),
+            Arrival::Waits => {}
+            Arrival::Away(robot, Greeting { epoch, hello, .. }, pause) => {
+                let hello = hello.hello;
+                let wait = Output::Send(epoch, Down::Wait(Wait { hello, pause }));
+                self.outputs.push_back((robot, wait));
+            }
+        }
         Ok(())
+    }
+
+    /// The answer to [`Output::Recall`] and [`Output::RenewLedger`].
+    pub fn handle_recalled(
+        &mut self,
+        robot: RobotId,
+        session: SessionId,
+        up_next: Seq,
+        ledger: Ledger,
+        now: Now,
+    ) {
+        // A robot's storage work is done in order, so its stores of before are over.
+        self.stores.end_all(robot);
+        let mut goes_on = false;
+        if let Some(member) = self.robots.get_mut(&robot) {
+            member.link.handle_recalled(session, up_next, ledger, now);
+            goes_on = self.settle(robot, now);
+        }
+        if !goes_on {
+            self.hellos.end(robot, now.uptime);
+        }
+        self.share(now);
+    }
+
+    /// The answer to [`Output::Recall`] and [`Output::RenewLedger`] where a store is away.
+    pub fn handle_recall_failed(&mut self, robot: RobotId, now: Now) {
+        self.stores.end_all(robot);
+        self.hellos.end(robot, now.uptime);
+        self.share(now);
+    }
+
+    /// The answer to [`Output::Store`]: the journal has everything before `next`.
+    pub fn handle_stored(
+        &mut self,
+        robot: RobotId,
+        session: SessionId,
+        next: Seq,
+        bytes: usize,
+        now: Now,
+    ) {
+        self.stores.end(robot);
+        self.with(robot, now, |link| link.handle_stored(session, next, bytes));
+    }
+
+    /// The answer to [`Output::Store`] where the run was not stored.
+    pub fn handle_store_failed(
+        &mut self,
+        robot: RobotId,
+        session: SessionId,
+        bytes: usize,
+        now: Now,
+    ) {
+        self.stores.end(robot);
+        self.with(robot, now, |link| link.handle_store_failed(session, bytes));
     }
 
     /// A frame came in that is no hello. One of a robot that was not admitted is ignored.
@@ -134,16 +307,18 @@ impl Fleet {
             // Hellos go their own way, and only relays write to the other, so there is nothing to hear.
             TopicKind::Hello | TopicKind::Down => {}
         }
-        self.settle(robot);
+        self.settle(robot, now);
+        self.share(now);
         Ok(())
     }
 
     /// Something happened that concerns one robot's link.
-    pub fn with(&mut self, robot: RobotId, act: impl FnOnce(&mut Relay)) {
+    pub fn with(&mut self, robot: RobotId, now: Now, act: impl FnOnce(&mut Relay)) {
         if let Some(member) = self.robots.get_mut(&robot) {
             act(&mut member.link);
-            self.settle(robot);
+            self.settle(robot, now);
         }
+        self.share(now);
     }
 
     /// The moment that [`Fleet::poll_timeout`] named has come, or any other.
@@ -156,8 +331,10 @@ impl Fleet {
                 member.timer = None;
                 member.link.handle_timeout(now);
             }
-            self.settle(robot);
+            self.settle(robot, now);
         }
+        self.drain.handle_timeout(now.uptime);
+        self.share(now);
     }
 
     /// What the driver is to do next, and for which robot.
@@ -168,7 +345,9 @@ impl Fleet {
     /// When to call [`Fleet::handle_timeout`] at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Uptime> {
-        self.timers.first().map(|(at, _)| *at)
+        let link = self.timers.first().map(|(at, _)| *at);
+        let shared = [self.drain.poll_timeout(), self.hellos.poll_timeout()];
+        link.into_iter().chain(shared.into_iter().flatten()).min()
     }
 
     /// Seals a message for a robot; `None` for a robot that is not known any more.
@@ -188,12 +367,76 @@ impl Fleet {
             .transpose()
     }
 
-    /// Takes the outputs of one robot's link and files its timer anew.
-    fn settle(&mut self, robot: RobotId) {
+    /// Gives a hello to the robot's link.
+    fn greet(&mut self, robot: RobotId, greeting: Greeting, now: Now) {
+        let mut is_in_work = false;
+        if let Some(member) = self.robots.get_mut(&robot) {
+            let Greeting {
+                epoch,
+                hello,
+                session,
+                came,
+            } = greeting;
+            member.link.handle_hello(epoch, hello, session, came);
+            is_in_work = self.settle(robot, now);
+        }
+        if !is_in_work {
+            self.hellos.end(robot, now.uptime);
+        }
+    }
+
+    /// Gives what has become free to those who wait for it.
+    fn share(&mut self, now: Now) {
+        while let Some((robot, greeting)) = self.hellos.poll_next(now.uptime) {
+            self.greet(robot, greeting, now);
+        }
+        while let Some(change) = self.drain.poll_change() {
+            let (robot, credit) = match change {
+                Change::Full(robot) => (robot, self.grants.credit),
+                Change::Base(robot) => (robot, BASE_CREDIT),
+            };
+            if let Some(member) = self.robots.get_mut(&robot) {
+                member.is_hungry = false;
+                member.link.grant(credit);
+                while let Some(output) = member.link.poll_output() {
+                    self.outputs.push_back((robot, output));
+                }
+            }
+        }
+        while let Some((robot, store)) = self.stores.poll_next() {
+            self.outputs.push_back((robot, Output::Store(store)));
+        }
+    }
+
+    /// Takes the outputs of one robot's link and files its timer anew. Whether it wants something
+    /// recalled.
+    fn settle(&mut self, robot: RobotId, now: Now) -> bool {
         let Some(member) = self.robots.get_mut(&robot) else {
-            return;
+            return false;
         };
+        let (mut recalls, mut stored) = (false, None);
         while let Some(output) = member.link.poll_output() {
+            match output {
+                Output::Store(store) => {
+                    stored = stored.max(Some(bytes_of(&store.items)));
+                    self.stores.push(robot, store);
+                    continue;
+                }
+                Output::Recall { .. } | Output::RenewLedger { .. } => recalls = true,
+                Output::Opened(_) | Output::Closed(_) => {
+                    self.live -= usize::from(member.is_live);
+                    member.is_live = false;
+                }
+                Output::Status(..) => {
+                    self.live += usize::from(!member.is_live);
+                    member.is_live = true;
+                }
+                Output::Send(..)
+                | Output::Load { .. }
+                | Output::Sent { .. }
+                | Output::Delivered(_)
+                | Output::Report(..) => {}
+            }
             self.outputs.push_back((robot, output));
         }
         let timer = member.link.poll_timeout();
@@ -206,5 +449,24 @@ impl Fleet {
             }
             member.timer = timer;
         }
+        self.open -= usize::from(member.is_open);
+        member.is_open = member.link.is_open();
+        self.open += usize::from(member.is_open);
+        if !member.is_open {
+            self.drain.handle_closed(robot, now.uptime);
+            return recalls;
+        }
+        if let Some(bytes) = stored {
+            // A batch is a quarter of a gateway's window, so with this size the base credit is less
+            // than the link would carry.
+            member.is_hungry = bytes >= usize::try_from(BASE_CREDIT / 4).unwrap_or(usize::MAX);
+        }
+        let wants = member.is_hungry || member.link.backlog() >= DRAIN_FROM;
+        self.drain
+            .handle_news(robot, wants, stored.is_some(), now.uptime);
+        recalls
     }
 }
+
+#[cfg(test)]
+mod tests;

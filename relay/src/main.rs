@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use brrbrr_relay::cli::Cli;
 use brrbrr_relay::config::ConfigError;
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -56,7 +57,20 @@ fn set_up_log() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Each robot takes a file descriptor, and shells hand out about a thousand though far more are allowed.
+fn allow_many_files() {
+    let allowed = getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current: allowed.maximum,
+        ..allowed
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 fn run(cli: Cli) -> anyhow::Result<()> {
+    allow_many_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

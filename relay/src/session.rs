@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brrbrr_proto::id::{Epoch, RelayId, RobotId, SessionId};
+use brrbrr_proto::link::Relay;
 use brrbrr_proto::link::relay::{Grants, Output};
 use brrbrr_proto::seal::{Keys, NONCE_BYTES};
 use brrbrr_proto::topic::{Topic, TopicKind};
@@ -19,15 +20,18 @@ use crate::broker::{BrokerHandle, Inbound};
 use crate::catalog::Catalog;
 use crate::clock::{Clock, sleep_until};
 use crate::fleet::Fleet;
+use crate::fleet::admission::{Admission, Arrival, Bounds};
 use crate::live::Live;
 use crate::wake::Wakeups;
 use metrics::LinkMetrics;
 use worker::{Done, DownJob, UpJob, Workers};
 
+pub mod load;
 pub mod metrics;
 pub mod worker;
 
-/// What every robot is granted. The credit is what one relay may have to hold in memory for a robot.
+/// What every robot is granted. The credit is what one relay may have to hold in memory for a robot
+/// that drains; see `fleet` for how many may at a time, and what the others have.
 pub const GRANTS: Grants = Grants {
     credit: 1024 * 1024,
     live_interval: Duration::from_millis(200),
@@ -37,6 +41,15 @@ pub const GRANTS: Grants = Grants {
 /// Results that wait for the driver. Workers wait when it is full; the driver never waits for them,
 /// so this cannot lock up.
 const DONE_QUEUE: usize = 1024;
+/// Look-ups of keys at a time, and hellos of unknown robots that wait for one. A look-up is one read
+/// from memory most of the time; a robot whose hello does not fit in says it again.
+const LOOK_UPS: Bounds = Bounds {
+    slots: 32,
+    line: 4096,
+    guess: Duration::from_millis(1),
+};
+/// The largest hello. A gateway's is about 150 bytes; the name of its version is the only text in it.
+const MAX_HELLO_BYTES: usize = 1024;
 /// How often to look for robots that another process has removed from the catalog.
 const SWEEP: Duration = Duration::from_secs(10);
 /// How long shutting down may wait for workers to finish what they began.
@@ -101,7 +114,8 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
         catalog: Arc::clone(&workers.catalog),
         live: Arc::clone(&workers.live),
         workers: Workers::new(workers, done_tx.clone()),
-        admitting: BTreeMap::new(),
+        look_ups: Admission::new(LOOK_UPS),
+        looked_up: BTreeMap::new(),
         done: done_tx,
         broker,
         metrics,
@@ -146,8 +160,10 @@ struct Driver {
     catalog: Arc<dyn Catalog>,
     live: Arc<dyn Live>,
     workers: Workers,
-    /// Hellos of robots whose keys are being looked up. One each, the newest.
-    admitting: BTreeMap<RobotId, Inbound>,
+    /// Hellos of robots whose keys are to be looked up.
+    look_ups: Admission<Inbound>,
+    /// Hellos of robots whose keys are being looked up.
+    looked_up: BTreeMap<RobotId, Inbound>,
     done: mpsc::Sender<Done>,
     broker: BrokerHandle,
     metrics: Arc<LinkMetrics>,
@@ -161,7 +177,7 @@ impl Driver {
             Input::Done(done) => self.handle_done(done),
             Input::Wake(robots) => {
                 for robot in robots {
-                    self.fleet.with(robot, |link| link.handle_wake());
+                    self.fleet.with(robot, now, Relay::handle_wake);
                 }
             }
             Input::Removed(robot) => self.remove(robot),
@@ -174,6 +190,11 @@ impl Driver {
     fn handle_frame(&mut self, frame: Inbound) {
         let (topic, robot) = (frame.topic, frame.topic.robot());
         if topic.kind() == TopicKind::Hello {
+            if frame.payload.len() > MAX_HELLO_BYTES {
+                self.metrics.frames_refused.inc();
+                debug!(%robot, bytes = frame.payload.len(), "hello is too long");
+                return;
+            }
             // A robot that is known may have been enrolled anew since its keys were read.
             if !self.fleet.knows(robot) || !self.open_hello(&frame) {
                 self.admit(frame);
@@ -187,12 +208,23 @@ impl Driver {
         }
     }
 
-    /// Looks up the robot's keys, then goes on with its hello.
+    /// Looks up the robot's keys, soon or later, then goes on with its hello.
     fn admit(&mut self, hello: Inbound) {
         let robot = hello.topic.robot();
-        if self.admitting.insert(robot, hello).is_some() {
-            return;
+        let now = self.clock.now().uptime;
+        match self.look_ups.arrive(robot, hello, 0, now) {
+            Arrival::Serve(hello) => self.look_up(hello),
+            Arrival::Waits => {}
+            // Nothing can be sealed for a robot whose keys are not known, so it hears nothing.
+            Arrival::Away(robot, ..) => {
+                debug!(%robot, "hello dropped; too many wait for their keys")
+            }
         }
+    }
+
+    fn look_up(&mut self, hello: Inbound) {
+        let robot = hello.topic.robot();
+        self.looked_up.insert(robot, hello);
         let (catalog, done) = (Arc::clone(&self.catalog), self.done.clone());
         tokio::spawn(async move {
             let keys = match catalog.secret(robot).await {
@@ -207,9 +239,26 @@ impl Driver {
         });
     }
 
+    fn handle_admitted(&mut self, robot: RobotId, keys: Option<Keys>) {
+        let hello = self.looked_up.remove(&robot);
+        if let (Some(keys), Some(hello)) = (keys, hello) {
+            self.fleet.admit(robot, keys);
+            if !self.open_hello(&hello) {
+                warn!(%robot, "hello refused; was the robot enrolled here?");
+            }
+        }
+        let now = self.clock.now().uptime;
+        self.look_ups.end(robot, now);
+        while let Some((_, hello)) = self.look_ups.poll_next(now) {
+            self.look_up(hello);
+        }
+    }
+
     fn remove(&mut self, robot: RobotId) {
         info!(%robot, "robot removed");
-        self.fleet.dismiss(robot);
+        self.fleet.dismiss(robot, self.clock.now());
+        self.look_ups.forget(robot);
+        self.looked_up.remove(&robot);
         self.workers.dismiss(robot);
         self.broker.disconnect(robot);
         let live = Arc::clone(&self.live);
@@ -234,35 +283,31 @@ impl Driver {
     fn handle_done(&mut self, done: Done) {
         let now = self.clock.now();
         match done {
-            Done::Admitted(robot, keys) => {
-                let hello = self.admitting.remove(&robot);
-                if let (Some(keys), Some(hello)) = (keys, hello) {
-                    self.fleet.admit(robot, keys);
-                    if !self.open_hello(&hello) {
-                        warn!(%robot, "hello refused; was the robot enrolled here?");
-                    }
-                }
-            }
+            Done::Admitted(robot, keys) => self.handle_admitted(robot, keys),
             Done::Robots(robots) => {
                 for robot in self.fleet.not_among(&robots) {
                     self.remove(robot);
                 }
             }
-            Done::Recalled(robot, session, up_next, ledger) => self.fleet.with(robot, |link| {
-                link.handle_recalled(session, up_next, ledger, now)
-            }),
-            Done::Stored(robot, session, next, bytes) => self
-                .fleet
-                .with(robot, |link| link.handle_stored(session, next, bytes)),
-            Done::StoreFailed(robot, session, bytes) => self
-                .fleet
-                .with(robot, |link| link.handle_store_failed(session, bytes)),
-            Done::Loaded(robot, session, from, commands) => self.fleet.with(robot, |link| {
-                link.handle_loaded(session, from, commands, now)
-            }),
+            Done::Recalled(robot, session, up_next, ledger) => {
+                self.fleet
+                    .handle_recalled(robot, session, up_next, ledger, now);
+            }
+            Done::RecallFailed(robot) => self.fleet.handle_recall_failed(robot, now),
+            Done::Stored(robot, session, next, bytes) => {
+                self.fleet.handle_stored(robot, session, next, bytes, now);
+            }
+            Done::StoreFailed(robot, session, bytes) => {
+                self.fleet.handle_store_failed(robot, session, bytes, now);
+            }
+            Done::Loaded(robot, session, from, commands) => {
+                self.fleet.with(robot, now, |link| {
+                    link.handle_loaded(session, from, commands, now);
+                });
+            }
             Done::LoadFailed(robot, session) => self
                 .fleet
-                .with(robot, |link| link.handle_load_failed(session, now)),
+                .with(robot, now, |link| link.handle_load_failed(session, now)),
         }
     }
 
@@ -308,14 +353,13 @@ impl Driver {
                 }
                 Output::Opened(session) => {
                     info!(%robot, %session, "session opened");
-                    self.metrics.sessions.set(count(self.fleet.open_sessions()));
                 }
                 Output::Closed(reason) => {
                     info!(%robot, ?reason, "session closed");
-                    self.metrics.sessions.set(count(self.fleet.open_sessions()));
                 }
             }
         }
+        self.metrics.load.note(&self.fleet.load());
     }
 
     fn send(&self, robot: RobotId, epoch: Epoch, down: &brrbrr_proto::down::Down) {
@@ -336,20 +380,27 @@ impl Driver {
     }
 
     fn up_job(&mut self, robot: RobotId, job: UpJob) {
-        if let Err(UpJob::Store(store)) = self.workers.up(robot, job) {
-            let bytes = brrbrr_proto::link::relay::bytes_of(&store.items);
-            self.fleet.with(robot, |link| {
-                link.handle_store_failed(store.session, bytes);
-            });
+        let Err(refused) = self.workers.up(robot, job) else {
+            return;
+        };
+        let now = self.clock.now();
+        match refused {
+            UpJob::Store(store) => {
+                let bytes = brrbrr_proto::link::relay::bytes_of(&store.items);
+                self.fleet
+                    .handle_store_failed(robot, store.session, bytes, now);
+            }
+            UpJob::Recall { .. } | UpJob::RenewLedger { .. } => {
+                self.fleet.handle_recall_failed(robot, now);
+            }
         }
     }
 
     fn down_job(&mut self, robot: RobotId, job: DownJob) {
         if let Err(DownJob::Load { session, .. }) = self.workers.down(robot, job) {
             let now = self.clock.now();
-            self.fleet.with(robot, |link| {
-                link.handle_load_failed(session, now);
-            });
+            self.fleet
+                .with(robot, now, |link| link.handle_load_failed(session, now));
         }
     }
 }
@@ -359,8 +410,4 @@ pub(crate) fn random_u64() -> Option<u64> {
     getrandom::u64()
         .inspect_err(|error| warn!(%error, "the operating system gives no random numbers"))
         .ok()
-}
-
-fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }

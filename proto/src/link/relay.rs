@@ -384,6 +384,8 @@ impl Relay {
 
     /// The gateway sent its newest status.
     pub fn handle_live(&mut self, live: Live, now: Now) {
+        // Live frames overtake the others, so this may be the first that the session is used for.
+        self.promote(live.session);
         if let Some(session) = self.session.as_mut().filter(|s| s.id == live.session)
             && live.count > session.live_count
         {
@@ -642,10 +644,13 @@ impl Session {
 
     /// How long ago the board's clock showed `sampled`.
     fn age(&self, sampled: Uptime, now: Uptime) -> Duration {
-        let age = self
-            .anchor
-            .boot(now, sampled)
-            .saturating_sub(self.clock.estimate());
+        // Before the first frame that says when it was sent, only the latest is known.
+        let booted = if self.clock.earliest == i64::MIN {
+            self.clock.latest
+        } else {
+            self.clock.estimate()
+        };
+        let age = self.anchor.boot(now, sampled).saturating_sub(booted);
         Duration::from_micros(u64::try_from(age).unwrap_or(0))
     }
 }

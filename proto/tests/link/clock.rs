@@ -168,3 +168,23 @@ fn a_late_welcome_hides_no_more_than_a_second_of_a_commands_delay() {
         assert!(left <= Duration::from_secs(60 - at_least), "{left:?}");
     }
 }
+
+#[test]
+fn a_status_that_overtakes_the_first_beat_opens_the_session_and_is_not_taken_for_old() {
+    let (mut relay, welcomed) = greeted(30_000);
+    let live = Live {
+        session: SessionId(5),
+        count: 1,
+        sampled: board(welcomed),
+        status: Status::default(),
+    };
+    relay.handle_live(live, relay_at(welcomed + 100_000));
+    let outputs = drain_relay(&mut relay);
+    assert!(outputs.contains(&Output::Opened(SessionId(5))));
+    let age = outputs.into_iter().find_map(|output| match output {
+        Output::Status(_, age) => Some(age),
+        _ => None,
+    });
+    let not_surely_older = Duration::from_millis(100 - 30);
+    assert_eq!(age, Some(not_surely_older));
+}

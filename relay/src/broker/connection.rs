@@ -18,6 +18,7 @@ use tracing::{debug, info};
 use super::access::{self, Claim, MAX_WILL_BYTES, Verdict};
 use super::counters::{End, Refusal, add};
 use super::fabric::NotSent;
+use super::listener::Place;
 use super::registry::{Frame, Session};
 use super::wire::{self, Incoming, PacketReader, ReadError, Reply, WriteError};
 use super::{Refused, Shared};
@@ -36,12 +37,12 @@ const REPLY_QUEUE: usize = 64;
 const WRITE_BYTES: usize = 64 * 1024;
 
 /// Serves one client until either side has had enough.
-pub(super) async fn run(socket: TcpStream, peer: SocketAddr, shared: &Shared) {
+pub(super) async fn run(socket: TcpStream, peer: SocketAddr, mut place: Place, shared: &Shared) {
     let served = match &shared.tls {
-        None => serve(socket, shared).await,
+        None => serve(socket, &mut place, shared).await,
         Some(acceptor) => {
             match timeout(shared.limits.tls_handshake, acceptor.accept(socket)).await {
-                Ok(Ok(stream)) => serve(stream, shared).await,
+                Ok(Ok(stream)) => serve(stream, &mut place, shared).await,
                 Ok(Err(_)) | Err(_) => Err(Refusal::Tls),
             }
         }
@@ -58,7 +59,7 @@ pub(super) async fn run(socket: TcpStream, peer: SocketAddr, shared: &Shared) {
     }
 }
 
-async fn serve<S>(stream: S, shared: &Shared) -> Result<(RobotId, End), Refusal>
+async fn serve<S>(stream: S, place: &mut Place, shared: &Shared) -> Result<(RobotId, End), Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -82,6 +83,7 @@ where
         ..
     } = claim;
 
+    place.identify();
     let (membership, frames, older) = shared.registry.join(robot, will);
     let session = &membership.session;
     if let Some(older) = older {
@@ -140,7 +142,11 @@ where
     };
     let mut claim = access::claim(connect, login, will)?;
     let credentials = std::mem::take(&mut claim.credentials);
-    match (shared.authenticate)(credentials).await {
+    // Nobody closes the semaphore.
+    let turn = shared.checks.acquire().await;
+    let verdict = (shared.authenticate)(credentials).await;
+    drop(turn);
+    match verdict {
         Ok(robot) if robot == claim.robot => Ok(claim),
         Ok(_) | Err(Refused::BadCredentials) => Err(Refusal::Credentials),
         Err(Refused::Unavailable) => Err(Refusal::Unavailable),

@@ -53,8 +53,7 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
                 }
                 let shared = Arc::clone(&shared);
                 connections.spawn(async move {
-                    connection::run(socket, peer, &shared).await;
-                    drop(place);
+                    connection::run(socket, peer, place, &shared).await;
                 });
             }
             Err(refusal) => {
@@ -112,8 +111,17 @@ impl Door {
         inside.by_address.insert(address, here + 1);
         Ok(Place {
             door: Arc::clone(door),
-            address,
+            address: Some(address),
         })
+    }
+
+    fn leave_address(&self, address: IpAddr) {
+        if let Entry::Occupied(mut here) = lock(&self.inside).by_address.entry(address) {
+            *here.get_mut() -= 1;
+            if *here.get() == 0 {
+                here.remove();
+            }
+        }
     }
 }
 
@@ -131,21 +139,26 @@ fn household(address: IpAddr) -> IpAddr {
 
 /// One connection's place, left when it is dropped.
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     door: Arc<Door>,
-    address: IpAddr,
+    /// Where it counts as a stranger.
+    address: Option<IpAddr>,
+}
+
+impl Place {
+    /// The connection is a robot's who has shown its password: it is no stranger of its address now.
+    pub(super) fn identify(&mut self) {
+        if let Some(address) = self.address.take() {
+            self.door.leave_address(address);
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.identify();
         let mut inside = lock(&self.door.inside);
         inside.total = inside.total.saturating_sub(1);
-        if let Entry::Occupied(mut here) = inside.by_address.entry(self.address) {
-            *here.get_mut() -= 1;
-            if *here.get() == 0 {
-                here.remove();
-            }
-        }
     }
 }
 
@@ -173,6 +186,27 @@ mod tests {
         drop(places);
         assert!(Door::enter(&door, near).is_ok());
         assert_eq!(lock(&door.inside).by_address.len(), 1);
+    }
+
+    #[test]
+    fn robots_that_are_known_leave_their_address_places_to_others() {
+        let door = door(4, 1);
+        let shared: IpAddr = "192.0.2.1".parse().unwrap();
+        let mut robot = Door::enter(&door, shared).unwrap();
+        assert_eq!(
+            Door::enter(&door, shared).unwrap_err(),
+            Refusal::AddressLimit
+        );
+        robot.identify();
+        let stranger = Door::enter(&door, shared).unwrap();
+        drop(robot);
+        assert_eq!(
+            Door::enter(&door, shared).unwrap_err(),
+            Refusal::AddressLimit
+        );
+        drop(stranger);
+        assert!(lock(&door.inside).by_address.is_empty());
+        assert_eq!(lock(&door.inside).total, 0);
     }
 
     #[test]

@@ -10,12 +10,13 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::journal::Hole;
 use crate::journal::view::loss_name;
+use crate::session::load::LoadGauges;
 
 /// Ages of live statuses in seconds, fine enough to tell whether one in a hundred is over a second.
 const LIVE_AGES: [f64; 14] = [
@@ -25,8 +26,8 @@ const LIVE_AGES: [f64; 14] = [
 /// Counters of the link.
 #[derive(Debug, Default)]
 pub struct LinkMetrics {
-    /// Robots with a session.
-    pub sessions: Gauge,
+    /// How much the robots ask of this relay.
+    pub load: LoadGauges,
     /// Records stored in the journal.
     pub records: Counter,
     /// Records that robots shed or that were lost, as their tombstones say, by reason.
@@ -66,15 +67,11 @@ impl LinkMetrics {
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        metrics.load.register(registry);
         registry.register(
             "brrbrr_command_steps",
             "Steps that commands took, by the state they came into",
             metrics.command_steps.clone(),
-        );
-        registry.register(
-            "brrbrr_sessions",
-            "Robots with a session",
-            metrics.sessions.clone(),
         );
         for (name, help, counter) in [
             ("records", "Records stored in the journal", &metrics.records),

@@ -135,6 +135,8 @@ pub enum Done {
     Robots(BTreeSet<RobotId>),
     /// See [`brrbrr_proto::link::Relay::handle_recalled`].
     Recalled(RobotId, SessionId, Seq, Ledger),
+    /// Nothing could be recalled.
+    RecallFailed(RobotId),
     /// See [`brrbrr_proto::link::Relay::handle_stored`].
     Stored(RobotId, SessionId, Seq, usize),
     /// See [`brrbrr_proto::link::Relay::handle_store_failed`].
@@ -296,11 +298,17 @@ impl Worker {
             };
             let Some(job) = job else { return };
             match job {
-                UpJob::Recall { session, epoch } => self.recall(session, epoch).await,
+                UpJob::Recall { session, epoch } => {
+                    let answer = self.recall(session, epoch).await;
+                    self.report(answer).await;
+                }
                 UpJob::RenewLedger { session, epoch } => {
-                    if self.renew_ledger().await {
-                        self.recall(session, epoch).await;
-                    }
+                    let answer = if self.renew_ledger().await {
+                        self.recall(session, epoch).await
+                    } else {
+                        Done::RecallFailed(self.robot)
+                    };
+                    self.report(answer).await;
                 }
                 UpJob::Store(mut store) => {
                     // While one run was synced others came in; they share the next sync.
@@ -368,27 +376,29 @@ impl Worker {
         }
     }
 
-    /// Nothing is answered where a store is away: the gateway says hello again.
-    async fn recall(&self, session: SessionId, epoch: Epoch) {
+    /// The robot hears nothing where a store is away, and says hello again.
+    async fn recall(&self, session: SessionId, epoch: Epoch) -> Done {
         let (robot, stores) = (self.robot, &self.stores);
         if let Err(error) = stores.projection.catch_up(robot, epoch).await {
             warn!(%robot, %error, "no welcome: what was received could not be applied");
-            return;
+            return Done::RecallFailed(robot);
         }
         let up_next = match stores.journal.due(robot, epoch).await {
             Ok(due) => due,
             Err(error) => {
                 warn!(%robot, %error, "no welcome: the journal does not answer");
-                return;
+                return Done::RecallFailed(robot);
             }
         };
         match stores.catalog.down_stream(robot).await {
             Ok(DownStream { epoch, acked, next }) => {
                 let ledger = Ledger { epoch, acked, next };
-                self.report(Done::Recalled(robot, session, up_next, ledger))
-                    .await;
+                Done::Recalled(robot, session, up_next, ledger)
             }
-            Err(error) => warn!(%robot, %error, "no welcome: the catalog does not answer"),
+            Err(error) => {
+                warn!(%robot, %error, "no welcome: the catalog does not answer");
+                Done::RecallFailed(robot)
+            }
         }
     }
 

@@ -4,7 +4,7 @@ mod access;
 mod attacks;
 mod delivery;
 mod fuzz;
-mod raw;
+pub(crate) mod raw;
 mod tls;
 
 use std::net::SocketAddr;

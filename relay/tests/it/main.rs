@@ -10,3 +10,4 @@ mod http_history;
 mod http_limits;
 mod http_malformed;
 mod http_server;
+mod storm;

@@ -1,0 +1,224 @@
+//! What a whole fleet may ask of the relay at a time, with frames as robots send them.
+
+use std::time::Duration;
+
+use brrbrr_proto::down::Welcome;
+use brrbrr_proto::id::{BootId, ConnectionId, Cursor, HelloId};
+use brrbrr_proto::seal::{NONCE_BYTES, Secret};
+use brrbrr_proto::time::WallClock;
+use brrbrr_proto::up::{Beat, Gone, Up};
+use brrbrr_proto::version::Versions;
+
+use super::*;
+
+const RELAY: RelayId = RelayId(9);
+const EPOCH: Epoch = Epoch(5);
+const GRANTS: Grants = Grants {
+    credit: 1024 * 1024,
+    live_interval: Duration::from_millis(200),
+    beat_interval: Duration::from_secs(10),
+};
+const LEDGER: Ledger = Ledger {
+    epoch: Epoch(3),
+    acked: Seq::FIRST,
+    next: Seq::FIRST,
+};
+
+fn robot(number: u32) -> RobotId {
+    RobotId::new(number).unwrap()
+}
+
+fn keys() -> Keys {
+    Keys::new(&Secret::new([1; 32]))
+}
+
+fn now(millis: u64) -> Now {
+    Now {
+        uptime: Uptime::new(Duration::from_millis(millis)),
+        wall: WallClock(1_700_000_000_000_000),
+    }
+}
+
+fn hello_id(robot: RobotId) -> HelloId {
+    HelloId {
+        connection: ConnectionId(robot.number().into()),
+        attempt: 1,
+    }
+}
+
+/// A robot that has so many records waiting says hello.
+fn hello(fleet: &mut Fleet, robot: RobotId, waiting: u64, now: Now) {
+    let hello = Hello {
+        hello: hello_id(robot),
+        boot: BootId(1),
+        uptime: now.uptime,
+        wall: now.wall,
+        next: Seq::FIRST.plus(waiting),
+        backlog: waiting,
+        down: None,
+        versions: Versions::SUPPORTED,
+        software: String::new(),
+    };
+    let frame = frame::seal(&keys(), robot, EPOCH, &[0; NONCE_BYTES], &hello).unwrap();
+    fleet.admit(robot, keys());
+    let session = SessionId(robot.number().into());
+    fleet.handle_hello(robot, &frame, session, now).unwrap();
+}
+
+fn outputs(fleet: &mut Fleet) -> Vec<(RobotId, Output)> {
+    std::iter::from_fn(|| fleet.poll_output()).collect()
+}
+
+fn recalls(outputs: &[(RobotId, Output)]) -> Vec<(RobotId, SessionId)> {
+    let mut recalls = Vec::new();
+    for (robot, output) in outputs {
+        if let Output::Recall { session, .. } = output {
+            recalls.push((*robot, *session));
+        }
+    }
+    recalls
+}
+
+fn welcomes(outputs: &[(RobotId, Output)]) -> Vec<(RobotId, &Welcome)> {
+    let mut welcomes = Vec::new();
+    for (robot, output) in outputs {
+        if let Output::Send(_, Down::Welcome(welcome)) = output {
+            welcomes.push((*robot, welcome));
+        }
+    }
+    welcomes
+}
+
+/// The last credit that the robot was told.
+fn credit(outputs: &[(RobotId, Output)], whose: RobotId) -> Option<u32> {
+    let mut credit = None;
+    for (_, output) in outputs.iter().filter(|(robot, _)| *robot == whose) {
+        if let Output::Send(_, Down::Welcome(welcome)) = output {
+            credit = Some(welcome.credit);
+        } else if let Output::Send(_, Down::Ack(ack)) = output {
+            credit = Some(ack.credit);
+        }
+    }
+    credit
+}
+
+/// Opens a session for a robot that has so many records waiting, and says what came of it.
+fn open(fleet: &mut Fleet, robot: RobotId, waiting: u64, now: Now) -> Vec<(RobotId, Output)> {
+    hello(fleet, robot, waiting, now);
+    let session = SessionId(robot.number().into());
+    fleet.handle_recalled(robot, session, Seq::FIRST, LEDGER, now);
+    let beat = Up::Beat(Beat {
+        session,
+        sent: now.uptime,
+        down: Cursor {
+            epoch: LEDGER.epoch,
+            next: Seq::FIRST,
+        },
+    });
+    let frame = frame::seal(&keys(), robot, EPOCH, &[0; NONCE_BYTES], &beat).unwrap();
+    let topic = Topic::Up(RELAY, robot);
+    fleet.handle_frame(topic, &frame, now).unwrap();
+    outputs(fleet)
+}
+
+fn gone(fleet: &mut Fleet, robot: RobotId, now: Now) {
+    let connection = hello_id(robot).connection;
+    let frame = frame::seal(
+        &keys(),
+        robot,
+        EPOCH,
+        &[0; NONCE_BYTES],
+        &Gone { connection },
+    );
+    let topic = Topic::Presence(robot);
+    fleet.handle_frame(topic, &frame.unwrap(), now).unwrap();
+}
+
+#[test]
+fn of_two_thousand_hellos_at_once_few_are_in_work_and_the_rest_wait_or_come_back_spread_out() {
+    let mut fleet = Fleet::new(RELAY, GRANTS);
+    for number in 1..=2_000 {
+        hello(&mut fleet, robot(number), 0, now(0));
+    }
+    let first = outputs(&mut fleet);
+    let mut in_work = recalls(&first);
+    assert_eq!(in_work.len(), HELLOS.slots);
+    assert_eq!(fleet.load().hellos_waiting, HELLOS.line);
+    let mut pauses = BTreeSet::new();
+    for (robot, output) in &first {
+        if let Output::Send(epoch, Down::Wait(wait)) = output {
+            assert_eq!((*epoch, wait.hello), (EPOCH, hello_id(*robot)));
+            pauses.insert(wait.pause);
+        }
+    }
+    let away = 2_000 - HELLOS.slots - HELLOS.line;
+    assert_eq!(pauses.len(), away, "no two of them come back together");
+    assert_eq!(fleet.load().hellos_sent_away, u64::try_from(away).unwrap());
+
+    let mut welcomed = 0;
+    while let Some((robot, session)) = in_work.pop() {
+        fleet.handle_recalled(robot, session, Seq::FIRST, LEDGER, now(1));
+        let outputs = outputs(&mut fleet);
+        welcomed += welcomes(&outputs).len();
+        in_work.extend(recalls(&outputs));
+        assert!(in_work.len() <= HELLOS.slots);
+    }
+    assert_eq!(welcomed, HELLOS.slots + HELLOS.line);
+}
+
+#[test]
+fn a_store_that_is_away_does_not_use_up_the_slots() {
+    let mut fleet = Fleet::new(RELAY, GRANTS);
+    for number in 1..=100 {
+        hello(&mut fleet, robot(number), 0, now(0));
+    }
+    let mut failed = 0;
+    loop {
+        let in_work = recalls(&outputs(&mut fleet));
+        if in_work.is_empty() {
+            break;
+        }
+        for (robot, _) in in_work {
+            failed += 1;
+            fleet.handle_recall_failed(robot, now(1));
+        }
+    }
+    assert_eq!((failed, fleet.load().hellos_waiting), (100, 0));
+    hello(&mut fleet, robot(101), 0, now(2));
+    assert_eq!(recalls(&outputs(&mut fleet)).len(), 1);
+}
+
+#[test]
+fn sessions_begin_with_the_base_credit_and_those_with_a_backlog_get_the_full_one_in_turns() {
+    let mut fleet = Fleet::new(RELAY, GRANTS);
+    let small = open(&mut fleet, robot(1000), DRAIN_FROM - 1, now(0));
+    assert_eq!(credit(&small, robot(1000)), Some(BASE_CREDIT));
+    let slots = u32::try_from(DRAIN_SLOTS).unwrap();
+    for number in 1..=slots {
+        let opened = open(&mut fleet, robot(number), 100_000, now(0));
+        let [(_, welcome)] = welcomes(&opened)[..] else {
+            panic!("one welcome");
+        };
+        assert_eq!(welcome.credit, BASE_CREDIT);
+        assert_eq!(credit(&opened, robot(number)), Some(GRANTS.credit));
+    }
+    let last = robot(slots + 1);
+    let opened = open(&mut fleet, last, 100_000, now(1));
+    assert_eq!(credit(&opened, last), Some(BASE_CREDIT));
+    let load = fleet.load();
+    assert_eq!((load.drain_slots, load.drain_waiting), (DRAIN_SLOTS, 1));
+
+    gone(&mut fleet, robot(1), now(2));
+    assert_eq!(
+        credit(&outputs(&mut fleet), last),
+        Some(GRANTS.credit),
+        "the slot of a robot that left"
+    );
+    fleet.dismiss(robot(2), now(3));
+    for number in 3..=slots + 1 {
+        gone(&mut fleet, robot(number), now(4));
+    }
+    let load = fleet.load();
+    assert_eq!((load.drain_slots, load.drain_waiting), (0, 0));
+    assert_eq!(load.sessions, 1);
+}
