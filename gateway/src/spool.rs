@@ -23,6 +23,7 @@ mod log;
 mod opening;
 mod pages;
 mod salvage;
+mod source;
 mod sqlite;
 mod writer;
 
@@ -39,13 +40,15 @@ use brrbrr_proto::up::{Item, MAX_RECORD_BYTES, Progress, Record};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+pub use self::source::MAX_PROGRAM_SOURCE_BYTES;
 use self::writer::{Request, Ticketed};
 
 /// How many requests may wait for the spool's thread. More callers than that wait for their turn:
 /// the disk is then slower than the robot, and that must be felt at the source.
 pub const REQUESTS_MAX: usize = 1024;
 
-/// How many names of message sources are remembered. A broker delivers again only what it had not
+/// How many names of message sources are remembered, of the robot's and of those of programs on the
+/// board each. A broker delivers again only what it had not
 /// yet seen acknowledged, which is less than an adapter's prefetch.
 pub const SOURCES_KEPT: u32 = 4096;
 
