@@ -117,9 +117,11 @@ pub enum DrillError {
 pub async fn run(args: DrillArgs, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
     let json = args.json;
     let report = tokio::select! {
-        report = drill(args) => report?,
+        // Asked first: a Ctrl-C ends the programs under drill as well, which would look like a fault.
+        biased;
         // Everything that the drill has started ends with it.
         () = shutdown => return Err(DrillError::Stopped.into()),
+        report = drill(args) => report?,
     };
     let text = match json {
         true => serde_json::to_string_pretty(&report)? + "\n",

@@ -26,6 +26,7 @@ mod pages;
 mod retention;
 mod salvage;
 mod shedding;
+mod source;
 mod sqlite;
 mod writer;
 
@@ -43,13 +44,15 @@ use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use self::health::{Gap, Health};
+pub use self::source::MAX_PROGRAM_SOURCE_BYTES;
 use self::writer::{Request, Ticketed, Writer};
 
 /// How many requests may wait for the spool's thread. More callers than that wait for their turn:
 /// the disk is then slower than the robot, and that must be felt at the source.
 pub const REQUESTS_MAX: usize = 1024;
 
-/// How many names of message sources are remembered. A broker delivers again only what it had not
+/// How many names of message sources are remembered, of the robot's and of those of programs on the
+/// board each. A broker delivers again only what it had not
 /// yet seen acknowledged, which is less than an adapter's prefetch.
 pub const SOURCES_KEPT: u32 = 4096;
 

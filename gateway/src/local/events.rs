@@ -7,7 +7,7 @@
 //! ```
 //! `data` is any JSON and is carried as it is. A program that names its events with `id` may send
 //! one again whose answer it did not hear: a repeat is not written, and `first` equals `next` when
-//! all of them were repeats. The last [`spool::SOURCES_KEPT`] names are remembered.
+//! all of them were repeats. The last [`spool::SOURCES_KEPT`] names of all programs are remembered.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{error, respond};
-use crate::spool::{self, Appended, MAX_SOURCE_BYTES, SourceId, SpoolError};
+use crate::spool::{self, Appended, MAX_PROGRAM_SOURCE_BYTES, SourceId, SpoolError};
 
 /// How many posts may wait for the event loop, and as many again for the disk. There are not more
 /// connections than that, and each has one request at a time.
@@ -37,11 +37,6 @@ const DRAINED_BYTES: usize = 16 * BODY_BYTES;
 const EVENTS_MAX: usize = 1000;
 /// The longest kind, in bytes.
 const KIND_BYTES: usize = 128;
-/// Goes before the names that programs give. A name that comes over AMQP is a short string, which
-/// holds no zero byte (AMQP 0-9-1, 4.2.5.3), so the two cannot be confused.
-const NAME_PREFIX: &str = "\0local:";
-/// The longest name, in bytes.
-const NAME_BYTES: usize = MAX_SOURCE_BYTES - NAME_PREFIX.len();
 /// How long a body may take to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(5);
 /// After how many seconds a refused program should try again.
@@ -75,7 +70,7 @@ enum Refusal {
     TooMany(usize),
     #[error("event {0}: \"kind\" has {1} bytes, it needs 1 to {KIND_BYTES}")]
     Kind(usize, usize),
-    #[error("event {0}: \"id\" has {1} bytes, it needs 1 to {NAME_BYTES}")]
+    #[error("event {0}: \"id\" has {1} bytes, it needs 1 to {MAX_PROGRAM_SOURCE_BYTES}")]
     Name(usize, usize),
     #[error("event {0}: \"data\" is not JSON that others can read: {1}")]
     Data(usize, serde_json::Error),
@@ -226,7 +221,7 @@ fn check(place: usize, event: Event<'_>) -> Result<(Option<SourceId>, Custom), R
         return Err(Refusal::Kind(place, kind.len()));
     }
     if let Some(id) = &id
-        && (id.is_empty() || id.len() > NAME_BYTES)
+        && (id.is_empty() || id.len() > MAX_PROGRAM_SOURCE_BYTES)
     {
         return Err(Refusal::Name(place, id.len()));
     }
@@ -236,7 +231,7 @@ fn check(place: usize, event: Event<'_>) -> Result<(Option<SourceId>, Custom), R
     // Passed over as text only, it could be nested too deep or hold half a surrogate pair.
     let read: Result<serde_json::Value, _> = serde_json::from_str(data.get());
     read.map_err(|error| Refusal::Data(place, error))?;
-    let source = id.map(|id| SourceId(format!("{NAME_PREFIX}{id}")));
+    let source = id.as_deref().map(SourceId::of_program);
     let json = data.get().to_owned();
     Ok((source, Custom { kind, json }))
 }

@@ -347,7 +347,8 @@ impl Found {
         if let Ok(name) = std::str::from_utf8(name) {
             self.sources.insert(place, name.to_owned());
         }
-        if self.sources.len() > SOURCES_KEPT as usize {
+        // As many of each kind; the database holds no more.
+        if self.sources.len() > 2 * SOURCES_KEPT as usize {
             self.sources.pop_first();
         }
     }

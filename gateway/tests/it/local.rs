@@ -5,9 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use brrbrr_gateway::clock::Clock;
 use brrbrr_gateway::local::{self, POSTS_MAX, Posted};
 use brrbrr_gateway::robot::RobotCounters;
-use brrbrr_gateway::spool::{Appended, SpoolError};
+use brrbrr_gateway::spool::{Appended, Entry, SOURCES_KEPT, SourceId, Spool, SpoolError};
 use brrbrr_gateway::status::StatusBoard;
 use brrbrr_proto::id::{Epoch, RobotId, Seq};
 use bytes::Bytes;
@@ -273,6 +274,33 @@ async fn what_is_wrong_with_a_post_is_named() {
         let answer = connection.send(method, path, kind, event.clone()).await;
         assert_eq!(answer.status.as_u16(), status, "{method} {path} {kind}");
     }
+}
+
+#[tokio::test]
+async fn names_of_programs_do_not_push_out_the_names_of_the_robot_s_messages() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::of_this_boot().unwrap();
+    let (spool, _) = Spool::open(&folder.path().join("spool.db"), clock.wall()).unwrap();
+    let of_robot = SourceId("message-1".to_owned());
+    let entry = |source| Entry {
+        source: Some(source),
+        ..Entry::default()
+    };
+    spool.write(entry(of_robot.clone())).await.unwrap();
+    let kept = u64::from(SOURCES_KEPT);
+    let of_program = |number: u64| SourceId::of_program(&format!("event-{number}"));
+    let entries = (0..=kept).map(|number| entry(of_program(number)));
+    spool.write_all(entries.collect()).await.unwrap();
+    assert!(spool.knows(of_robot.clone()).await.unwrap());
+    // The oldest of their own is forgotten.
+    assert!(!spool.knows(of_program(0)).await.unwrap());
+    assert!(spool.knows(of_program(1)).await.unwrap());
+    // And the other way round.
+    let entries = (2..=kept + 1).map(|number| entry(SourceId(format!("message-{number}"))));
+    spool.write_all(entries.collect()).await.unwrap();
+    assert!(!spool.knows(of_robot).await.unwrap());
+    assert!(spool.knows(of_program(kept)).await.unwrap());
+    spool.close().await.unwrap();
 }
 
 /// A control socket whose posts the test takes in place of the event loop.

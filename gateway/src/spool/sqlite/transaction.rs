@@ -153,13 +153,18 @@ impl<'a> Transaction<'a> {
 
     /// Says whether the source is new.
     fn remember(&self, source: &SourceId) -> Outcome<bool> {
-        let sql = "INSERT INTO source (name) VALUES (?1) ON CONFLICT DO NOTHING";
-        let new = self.connection.prepare_cached(sql)?.execute([&source.0])? == 1;
+        let places = source.places();
+        let sql = "INSERT INTO source (place, name) VALUES (coalesce(
+                       (SELECT place FROM source WHERE place >= ?2 AND place < ?3
+                        ORDER BY place DESC LIMIT 1), ?2) + 1, ?1)
+                   ON CONFLICT (name) DO NOTHING";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let new = statement.execute(params![source.0, places.start, places.end])? == 1;
         if new {
             let last = self.connection.last_insert_rowid();
-            let sql = "DELETE FROM source WHERE place <= ?1";
+            let sql = "DELETE FROM source WHERE place >= ?1 AND place <= ?2";
             let mut statement = self.connection.prepare_cached(sql)?;
-            statement.execute([last - i64::from(SOURCES_KEPT)])?;
+            statement.execute([places.start, last - i64::from(SOURCES_KEPT)])?;
         }
         Ok(new)
     }
