@@ -16,7 +16,7 @@ use crate::local;
 use crate::notify::Notifier;
 use crate::robot;
 use crate::sampler::Sampler;
-use crate::spool::Spool;
+use crate::spool::{Limits, Spool, SpoolState};
 use crate::status::StatusBoard;
 use crate::uplink::{self, UplinkConfig};
 
@@ -31,7 +31,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
     let identity = Identity::load(&config.data)?;
     let clock = Clock::of_this_boot()?;
     let listener = local::bind(&config.data).await?;
-    let (spool, state) = open_spool(&config.data, clock).await?;
+    let (spool, state) = open_spool(&config.data, config.spool, clock).await?;
     if let Some(salvaged) = &state.salvaged {
         error!(
             moved_to = %salvaged.moved_to.display(),
@@ -106,11 +106,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
 /// Opening reads the disk, so it is done where blocking is allowed.
 async fn open_spool(
     data: &Path,
+    limits: Limits,
     clock: Clock,
-) -> anyhow::Result<(Spool, crate::spool::SpoolState)> {
+) -> anyhow::Result<(Spool, SpoolState)> {
     let path = data.join(SPOOL);
-    let opened = tokio::task::spawn_blocking(move || {
-        Spool::open(&path, crate::spool::Limits::default(), clock.wall())
-    });
+    let opened = tokio::task::spawn_blocking(move || Spool::open(&path, limits, clock.wall()));
     Ok(opened.await.context("opening the spool failed")??)
 }

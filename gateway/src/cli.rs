@@ -145,6 +145,32 @@ fn describe(snapshot: &Snapshot) -> String {
             spool.epoch
         ),
     ];
+    let megabytes = |bytes: u64| bytes.div_ceil(1024 * 1024);
+    lines.push(format!(
+        "disk       {} for {} s, {} of {} MB used{}{}",
+        spool.disk,
+        spool.seconds,
+        megabytes(spool.bytes),
+        megabytes(spool.budget),
+        if spool.detail.is_empty() { "" } else { ": " },
+        spool.detail
+    ));
+    if spool.thinned + spool.shed + spool.refused > 0 {
+        lines.push(format!(
+            "shed       {} samples thinned out, {} records shed, {} writes refused since the start",
+            spool.thinned, spool.shed, spool.refused
+        ));
+    }
+    for gap in &spool.gaps {
+        let count = match gap.count {
+            0 => "an unknown number of records".to_owned(),
+            count => format!("{count} records"),
+        };
+        lines.push(format!(
+            "gap        {count} at {}: {}",
+            gap.first, gap.reason
+        ));
+    }
     if let Some(error) = &spool.error {
         lines.push(format!(
             "spool      failed {} times, last: {error}",

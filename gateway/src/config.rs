@@ -14,10 +14,16 @@ use crate::robot::RobotConfig;
 use crate::robot::amqp::wire::Wire;
 use crate::robot::amqp::{AmqpConfig, AmqpUrl};
 use crate::robot::sim::SimConfig;
+use crate::spool::Limits;
 use crate::uplink::{BrokerAddress, UplinkError};
 
 /// Where the data is without any configuration; what the systemd unit makes.
 const DEFAULT_DATA: &str = "/var/lib/brrbrr-gateway";
+
+/// What the configuration calls a megabyte.
+const MEGABYTE: u64 = 1024 * 1024;
+/// A smaller spool would hold less than an hour of a busy robot.
+const SMALLEST_SPOOL: u32 = 16;
 
 /// How far apart samples of the status are, in seconds, without any configuration.
 const SAMPLE_INTERVAL: f64 = 1.0;
@@ -89,6 +95,8 @@ pub struct Config {
     pub data: PathBuf,
     /// The robot's side.
     pub robot: Robot,
+    /// How much of the disk the spool may take.
+    pub spool: Limits,
     /// How far apart samples of the status are at least that are kept; `None` for no telemetry.
     pub telemetry: Option<Duration>,
     relay: Relay,
@@ -108,8 +116,16 @@ pub enum Robot {
 struct File {
     data: Option<PathBuf>,
     robot: Option<RobotSection>,
+    spool: Option<SpoolSection>,
     telemetry: Option<Telemetry>,
     relay: Option<Relay>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpoolSection {
+    max_megabytes: Option<u32>,
+    min_free_megabytes: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -196,6 +212,7 @@ impl Config {
         Ok(Self {
             data: data(overrides, file.data),
             robot,
+            spool: file.spool.unwrap_or_default().limits()?,
             telemetry: file.telemetry.unwrap_or_default().interval()?,
             relay,
         })
@@ -265,6 +282,26 @@ impl Robot {
             Self::Amqp(amqp) => RobotConfig::Amqp(amqp.clone()),
             Self::Sim(sim) => RobotConfig::Sim(sim.on_floor(enrolment.floor)),
         }
+    }
+}
+
+impl SpoolSection {
+    fn limits(&self) -> Result<Limits, ConfigError> {
+        let bytes = |megabytes: u32| u64::from(megabytes) * MEGABYTE;
+        let usual = Limits::default();
+        if let Some(megabytes) = self.max_megabytes
+            && megabytes < SMALLEST_SPOOL
+        {
+            return Err(ConfigError::Value {
+                key: "spool.max_megabytes",
+                value: megabytes.to_string(),
+                expected: "16 megabytes or more",
+            });
+        }
+        Ok(Limits {
+            max_bytes: self.max_megabytes.map_or(usual.max_bytes, bytes),
+            min_free_bytes: self.min_free_megabytes.map_or(usual.min_free_bytes, bytes),
+        })
     }
 }
 

@@ -9,6 +9,7 @@
 //! Answers come from [`FuturesUnordered`], which polls new futures in the order in which they were
 //! pushed. So records reach the spool in the order in which they were made.
 
+mod health;
 mod hearing;
 mod posting;
 mod sampling;
@@ -37,11 +38,12 @@ use crate::notify::Notifier;
 use crate::robot::{Accept, HandOverError, RobotHandle, RobotInput};
 use crate::sampler::Sampler;
 use crate::spool::{
-    self, Appended, Entry, ReadBack, SourceId, Spool, SpoolState, StoredCommand, StoredCommands,
-    Written,
+    self, Appended, Entry, Gap, Health, ReadBack, SourceId, Spool, SpoolState, StoredCommand,
+    StoredCommands, Written,
 };
 use crate::status::{LinkState, StatusBoard};
 use crate::uplink::{Frame, News, Uplink};
+use health::Known;
 use telling::Told;
 
 /// Robot messages that may wait for the spool. Beyond it the loop takes no more from the adapter,
@@ -104,6 +106,7 @@ enum Input {
     Posted(Posted),
     Robot(RobotInput),
     Timeout,
+    Health,
     Tick,
 }
 
@@ -123,6 +126,8 @@ enum Done {
         spool::Result<Appended>,
     ),
     TellAgain,
+    Gaps(spool::Result<Vec<Gap>>),
+    Looked(Box<spool::Result<SpoolState>>),
     Sampled(Vec<Record>, spool::Result<Appended>),
     Executed(CommandId, Result<(), HandOverError>),
 }
@@ -145,6 +150,7 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Ev
                 Some(news) => Input::News(news),
                 None => return Err(EventLoopError::UplinkEnded),
             },
+            Ok(()) = this.health.changed() => Input::Health,
             () = sleep_until(timer) => Input::Timeout,
             _ = tick.tick() => Input::Tick,
             Some(posted) = this.posts.recv(), if this.takes_posts() => Input::Posted(posted),
@@ -162,6 +168,8 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Ev
 struct EventLoop {
     clock: Clock,
     spool: Spool,
+    health: watch::Receiver<Health>,
+    known: Known,
     epoch: Epoch,
     link: Gateway,
     commands: Commands,
@@ -226,7 +234,9 @@ impl EventLoop {
             keeping: false,
             keep_again: false,
             status: state.status,
+            known: Known::at_start(now),
             clock,
+            health: spool.health(),
             spool,
             robot,
             uplink,
@@ -277,6 +287,7 @@ impl EventLoop {
                 self.commands.handle_timeout(now.uptime);
                 self.handle_sampling(now);
             }
+            Input::Health => self.handle_health(self.clock.stamp()),
             Input::Tick => self.notifier.alive(),
         }
     }
@@ -342,6 +353,8 @@ impl EventLoop {
             }
             Done::Posted(reply, written) => self.handle_posted_written(reply, written, now.uptime),
             Done::TellAgain => self.handle_tell_again(),
+            Done::Gaps(gaps) => self.handle_gaps(gaps),
+            Done::Looked(state) => self.handle_looked(*state, now),
             Done::Sampled(samples, written) => {
                 self.handle_sampled(samples, written, now.uptime);
             }
@@ -364,7 +377,7 @@ impl EventLoop {
             Err(error) => return self.refused(&error),
         };
         self.link.handle_commands_stored(cursor, now);
-        self.appended(stored.appended.next, now);
+        self.appended(&stored.appended, now);
         for command in commands {
             if stored.fresh.contains(&command.command.id) {
                 let id = command.command.id;
@@ -380,7 +393,7 @@ impl EventLoop {
                 if let Some(accept) = self.accepts.remove(&ticket) {
                     accept.accept();
                 }
-                self.appended(written.appended.next, now);
+                self.appended(&written.appended, now);
                 self.commands.handle_persisted(ticket, now);
             }
             Err(error) => {
@@ -392,23 +405,12 @@ impl EventLoop {
 
     fn handle_renewed(&mut self, state: spool::Result<SpoolState>) {
         match state {
-            Ok(state) => {
-                warn!(epoch = %state.epoch, "the relay had more than the spool; a new epoch began");
-                self.epoch = state.epoch;
-                self.board.set_epoch(state.epoch, state.first, state.next);
-                self.uplink.epoch.send_replace(state.epoch);
-                self.link.handle_renewed(view(&state), self.clock.stamp());
-            }
+            Ok(state) => self.begin_epoch(&state, self.clock.stamp()),
             Err(error) => {
                 self.refused(&error);
                 self.renew_epoch(RENEW_AGAIN);
             }
         }
-    }
-
-    fn appended(&mut self, next: Seq, now: Uptime) {
-        self.board.set_next(next);
-        self.link.handle_appended(next, now);
     }
 
     fn refused(&self, error: &spool::SpoolError) {

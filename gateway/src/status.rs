@@ -3,13 +3,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use brrbrr_proto::id::{Epoch, RelayId, RobotId, Seq, SessionId};
 use brrbrr_proto::live::Status;
+use brrbrr_proto::up::{Disk, Loss};
 use serde::{Deserialize, Serialize};
 
 use crate::robot::RobotCounters;
-use crate::spool::{SpoolError, StoredCommand};
+use crate::spool::{Gap, Health, SpoolError, StoredCommand};
 
 /// How far the gateway has got towards the relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,11 +89,63 @@ pub struct SpoolStatus {
     pub acked: u64,
     /// How many positions wait for the relay.
     pub backlog: u64,
+    /// `fine`, `short` while it sheds to make room, or `failing` while it takes nothing.
+    pub disk: String,
+    /// Why it is not fine.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// For how many seconds it has been so.
+    pub seconds: u64,
+    /// Since when.
+    #[serde(skip)]
+    since: Option<Instant>,
+    /// What it takes on the disk, in bytes.
+    pub bytes: u64,
+    /// What it may take on the disk, in bytes.
+    pub budget: u64,
+    /// Samples of telemetry that were merged into others since the start.
+    pub thinned: u64,
+    /// Records that were shed since the start.
+    pub shed: u64,
+    /// Writes that were refused to their sources since the start.
+    pub refused: u64,
+    /// The newest holes that wait for the relay.
+    #[serde(default)]
+    pub gaps: Vec<GapStatus>,
     /// What the spool last could not do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// How often the spool could not do what it was asked.
     pub errors: u64,
+}
+
+/// A hole in the durable lane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapStatus {
+    /// The first position that it stands for.
+    pub first: u64,
+    /// How many records; zero where nobody can know.
+    pub count: u64,
+    /// `full`, `corrupt`, `forgotten` or `thinned`.
+    pub reason: String,
+}
+
+/// The word for a loss, the same as the relay's.
+const fn reason(loss: Loss) -> &'static str {
+    match loss {
+        Loss::SpoolFull => "full",
+        Loss::SpoolCorrupt => "corrupt",
+        Loss::RelayForgot => "forgotten",
+        Loss::Thinned => "thinned",
+    }
+}
+
+const fn disk_name(disk: Disk) -> &'static str {
+    match disk {
+        Disk::Fine => "fine",
+        Disk::Short => "short",
+        Disk::Failing => "failing",
+    }
 }
 
 /// The board that the event loop writes on. Cheap to clone.
@@ -126,6 +180,16 @@ impl StatusBoard {
                 next: next.0,
                 acked: first.0,
                 backlog: next.since(first),
+                disk: disk_name(Disk::Fine).to_owned(),
+                detail: String::new(),
+                seconds: 0,
+                since: Some(Instant::now()),
+                bytes: 0,
+                budget: 0,
+                thinned: 0,
+                shed: 0,
+                refused: 0,
+                gaps: Vec::new(),
                 error: None,
                 errors: 0,
             },
@@ -144,6 +208,9 @@ impl StatusBoard {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut snapshot = self.lock().clone();
+        let since = snapshot.spool.since;
+        snapshot.spool.seconds = since.map_or(0, |since| since.elapsed().as_secs());
         Snapshot {
             adapter: AdapterCounts {
                 messages: count(&self.counters.messages),
@@ -151,7 +218,7 @@ impl StatusBoard {
                 orders: count(&self.counters.orders),
                 reconnects: count(&self.counters.reconnects),
             },
-            ..self.lock().clone()
+            ..snapshot
         }
     }
 
@@ -202,6 +269,33 @@ impl StatusBoard {
         let mut board = self.lock();
         board.spool.acked = acked.0;
         board.spool.backlog = board.spool.next.saturating_sub(acked.0);
+    }
+
+    /// How the spool is.
+    pub fn set_health(&self, health: &Health) {
+        let mut board = self.lock();
+        let spool = &mut board.spool;
+        let disk = disk_name(health.disk);
+        if spool.disk != disk {
+            spool.since = Some(Instant::now());
+        }
+        disk.clone_into(&mut spool.disk);
+        spool.detail.clone_from(&health.detail);
+        spool.bytes = health.bytes;
+        spool.budget = health.budget;
+        spool.thinned = health.thinned;
+        spool.shed = health.shed;
+        spool.refused = health.refused;
+    }
+
+    /// The newest holes in the spool.
+    pub fn set_gaps(&self, gaps: &[Gap]) {
+        let show = |gap: &Gap| GapStatus {
+            first: gap.first.0,
+            count: gap.count,
+            reason: reason(gap.reason).to_owned(),
+        };
+        self.lock().spool.gaps = gaps.iter().map(show).collect();
     }
 
     /// The spool could not do what it was asked.

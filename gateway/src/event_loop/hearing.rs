@@ -95,7 +95,7 @@ impl EventLoop {
     }
 
     /// Writes one record; its message is accepted when it is durable.
-    fn append(&mut self, source: Option<SourceId>, event: Event, accept: Accept) {
+    pub(super) fn append(&mut self, source: Option<SourceId>, event: Event, accept: Accept) {
         let (spool, record) = (self.spool.clone(), self.record(event));
         self.writing += 1;
         self.push(async move {
@@ -115,7 +115,7 @@ impl EventLoop {
         match written {
             Ok(written) => {
                 accept.accept();
-                self.appended(written.appended.next, now);
+                self.appended(&written.appended, now);
             }
             Err(error) if error.is_permanent() => {
                 // It would come again for ever. That there was such a message is kept in its place.

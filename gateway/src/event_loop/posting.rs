@@ -35,7 +35,7 @@ impl EventLoop {
     ) {
         self.posting -= 1;
         match &written {
-            Ok(written) => self.appended(written.next, now),
+            Ok(written) => self.appended(written, now),
             Err(error) => self.refused(error),
         }
         // A program that has gone away posts it again.

@@ -47,7 +47,7 @@ impl EventLoop {
     ) {
         self.sampling = false;
         match written {
-            Ok(appended) => self.appended(appended.next, now),
+            Ok(appended) => self.appended(&appended, now),
             Err(error) => {
                 self.refused(&error);
                 if let Some(sampler) = &mut self.sampler {

@@ -90,7 +90,7 @@ impl EventLoop {
             Ok(appended) => {
                 self.told = told;
                 accept.accept();
-                self.appended(appended.next, now);
+                self.appended(&appended, now);
             }
             Err(error) => {
                 self.refused(&error);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use brrbrr_gateway::clock::Clock;
 use brrbrr_gateway::local::{self, POSTS_MAX, Posted};
 use brrbrr_gateway::robot::RobotCounters;
-use brrbrr_gateway::spool::{Appended, Entry, SOURCES_KEPT, SourceId, Spool, SpoolError};
+use brrbrr_gateway::spool::{Appended, Entry, Limits, SOURCES_KEPT, SourceId, Spool, SpoolError};
 use brrbrr_gateway::status::StatusBoard;
 use brrbrr_proto::id::{Epoch, RobotId, Seq};
 use bytes::Bytes;
@@ -280,7 +280,12 @@ async fn what_is_wrong_with_a_post_is_named() {
 async fn names_of_programs_do_not_push_out_the_names_of_the_robot_s_messages() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::of_this_boot().unwrap();
-    let (spool, _) = Spool::open(&folder.path().join("spool.db"), clock.wall()).unwrap();
+    let (spool, _) = Spool::open(
+        &folder.path().join("spool.db"),
+        Limits::default(),
+        clock.wall(),
+    )
+    .unwrap();
     let of_robot = SourceId("message-1".to_owned());
     let entry = |source| Entry {
         source: Some(source),
