@@ -43,6 +43,9 @@ pub const BASE_CREDIT: u32 = 16 * 1024;
 /// keep one journal busy; with a credit of 1 MiB they hold 32 MiB, and as much again for the moment
 /// after turns have changed.
 pub const DRAIN_SLOTS: usize = 32;
+/// As [`DRAIN_SLOTS`], while hellos wait: first everybody's newest status, then the backlogs. Not none,
+/// or hellos without end would stop the drain.
+pub const DRAIN_SLOTS_IN_A_STORM: usize = 4;
 /// A backlog from this many positions on wants a slot. A smaller one is gone with the base credit
 /// before a slot would be of use.
 pub const DRAIN_FROM: u64 = 64;
@@ -212,7 +215,7 @@ impl Fleet {
         let random = session.0 >> 32;
         match self.hellos.arrive(robot, greeting, random, now.uptime) {
             Arrival::Serve(greeting) => self.greet(robot, greeting, now),
-            Arrival::Waits => {}
+            Arrival::Waits => self.share(now),
             Arrival::Away(robot, Greeting { epoch, hello, .. }, pause) => {
                 let hello = hello.hello;
                 let wait = Output::Send(epoch, Down::Wait(Wait { hello, pause }));
@@ -390,6 +393,12 @@ impl Fleet {
         while let Some((robot, greeting)) = self.hellos.poll_next(now.uptime) {
             self.greet(robot, greeting, now);
         }
+        let slots = if self.hellos.waiting() > 0 {
+            DRAIN_SLOTS_IN_A_STORM
+        } else {
+            DRAIN_SLOTS
+        };
+        self.drain.set_slots(slots, now.uptime);
         while let Some(change) = self.drain.poll_change() {
             let (robot, credit) = match change {
                 Change::Full(robot) => (robot, self.grants.credit),

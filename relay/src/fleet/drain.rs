@@ -67,6 +67,14 @@ impl Drain {
         }
     }
 
+    /// How many may drain from now on. Who has a slot keeps it for the rest of its turn.
+    pub fn set_slots(&mut self, slots: usize, now: Uptime) {
+        if self.slots != slots {
+            self.slots = slots;
+            self.assign(now);
+        }
+    }
+
     /// A robot with a session has a backlog, or none any more. `has_sent` says that records of it
     /// came in just now.
     pub fn handle_news(&mut self, robot: RobotId, wants: bool, has_sent: bool, now: Uptime) {
@@ -258,6 +266,19 @@ mod tests {
         let mut full = BTreeSet::new();
         apply(&mut drain, &mut full);
         assert_eq!(full, [robot(2)].into());
+    }
+
+    #[test]
+    fn with_fewer_slots_nobody_gets_one_until_enough_are_given_back() {
+        let mut drain = Drain::new(2);
+        for number in 1..=4 {
+            drain.handle_news(robot(number), true, false, at(0));
+        }
+        drain.set_slots(1, at(0));
+        drain.handle_closed(robot(1), at(1));
+        assert_eq!((drain.in_use(), drain.waiting()), (1, 2));
+        drain.set_slots(2, at(2));
+        assert_eq!((drain.in_use(), drain.waiting()), (2, 1));
     }
 
     #[derive(Debug, Clone)]

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use brrbrr_proto::down::Welcome;
-use brrbrr_proto::id::{BootId, ConnectionId, Cursor, HelloId};
+use brrbrr_proto::id::{BootId, ConnectionId, HelloId};
 use brrbrr_proto::seal::{NONCE_BYTES, Secret};
 use brrbrr_proto::time::WallClock;
-use brrbrr_proto::up::{Beat, Gone, Up};
+use brrbrr_proto::up::{Disk, Gone, Report, Up};
 use brrbrr_proto::version::Versions;
 
 use super::*;
@@ -107,18 +107,24 @@ fn open(fleet: &mut Fleet, robot: RobotId, waiting: u64, now: Now) -> Vec<(Robot
     hello(fleet, robot, waiting, now);
     let session = SessionId(robot.number().into());
     fleet.handle_recalled(robot, session, Seq::FIRST, LEDGER, now);
-    let beat = Up::Beat(Beat {
-        session,
+    report(fleet, robot, waiting, now);
+    outputs(fleet)
+}
+
+/// The robot uses its session: it reports that so many records wait.
+fn report(fleet: &mut Fleet, robot: RobotId, waiting: u64, now: Now) {
+    let report = Up::Report(Report {
+        session: SessionId(robot.number().into()),
         sent: now.uptime,
-        down: Cursor {
-            epoch: LEDGER.epoch,
-            next: Seq::FIRST,
-        },
+        next: Seq::FIRST.plus(waiting),
+        oldest: None,
+        disk: Disk::Fine,
+        since: now.uptime,
+        detail: String::new(),
     });
-    let frame = frame::seal(&keys(), robot, EPOCH, &[0; NONCE_BYTES], &beat).unwrap();
+    let frame = frame::seal(&keys(), robot, EPOCH, &[0; NONCE_BYTES], &report).unwrap();
     let topic = Topic::Up(RELAY, robot);
     fleet.handle_frame(topic, &frame, now).unwrap();
-    outputs(fleet)
 }
 
 fn gone(fleet: &mut Fleet, robot: RobotId, now: Now) {
@@ -221,4 +227,25 @@ fn sessions_begin_with_the_base_credit_and_those_with_a_backlog_get_the_full_one
     let load = fleet.load();
     assert_eq!((load.drain_slots, load.drain_waiting), (0, 0));
     assert_eq!(load.sessions, 1);
+}
+
+#[test]
+fn while_hellos_wait_few_robots_drain_at_full_speed() {
+    let mut fleet = Fleet::new(RELAY, GRANTS);
+    let slots = u32::try_from(HELLOS.slots).unwrap();
+    for number in 1..=slots + 30 {
+        hello(&mut fleet, robot(number), 0, now(0));
+    }
+    for number in 1..=20 {
+        let session = SessionId(number.into());
+        fleet.handle_recalled(robot(number), session, Seq::FIRST, LEDGER, now(1));
+        report(&mut fleet, robot(number), 100_000, now(2));
+    }
+    assert_eq!(fleet.load().hellos_waiting, 10);
+    assert_eq!(fleet.load().drain_slots, DRAIN_SLOTS_IN_A_STORM);
+    for number in 21..=30 {
+        fleet.handle_recall_failed(robot(number), now(3));
+    }
+    assert_eq!(fleet.load().hellos_waiting, 0);
+    assert_eq!(fleet.load().drain_slots, 20);
 }

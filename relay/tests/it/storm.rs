@@ -39,7 +39,7 @@ const HEAVY: u32 = 40;
 /// What each robot records before the relay is killed, and while it is away.
 const FIRST_RECORDS: u64 = 2;
 const fn backlog(number: u32) -> u64 {
-    if number <= HEAVY { 4_000 } else { 10 }
+    if number <= HEAVY { 2_000 } else { 10 }
 }
 
 /// A relay's process, killed when it is dropped.
