@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::child::{Output, Process};
+use crate::control::Control;
+use crate::http::Request;
 use crate::program;
 use crate::relay::{Relay, run};
 use crate::wait::{SOON, wait_until};
@@ -100,6 +102,26 @@ impl Gateway {
             .stdin(Stdio::null());
         let answer = ask.output().unwrap();
         serde_json::from_slice(&answer.stdout).ok()
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control::new(&self.data)
+    }
+
+    /// What its control socket says of it; `None` where it says nothing. Unlike [`Gateway::status`]
+    /// it starts no process.
+    #[must_use]
+    pub fn control_status(&self) -> Option<Value> {
+        let answer = self.control().try_send(&Request::get("/status")).ok()?;
+        serde_json::from_slice(&answer.body).ok()
+    }
+
+    /// The file of its spool.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        self.data.join("spool.db")
     }
 
     /// Ends it with SIGKILL.

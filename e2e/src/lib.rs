@@ -12,10 +12,12 @@
 
 pub mod building;
 pub mod child;
+pub mod control;
 pub mod face;
 pub mod gateway;
 pub mod guest;
 pub mod http;
+pub mod metrics;
 pub mod random;
 pub mod relay;
 pub mod robot;

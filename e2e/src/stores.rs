@@ -173,6 +173,18 @@ impl Stores {
         )
     }
 
+    /// How many positions of robots' streams are in the journal. Looks only at the streams' ends.
+    ///
+    /// # Panics
+    /// Where the file cannot be read.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        let journal = self.open("journal.sqlite");
+        let sum = "SELECT coalesce(sum(due - 1), 0) FROM streams";
+        let sum: i64 = journal.query_row(sum, [], |row| row.get(0)).unwrap();
+        u64::try_from(sum).unwrap()
+    }
+
     /// Makes sure that the records of each stream follow one another without a hole, up to the
     /// position that is due.
     ///

@@ -81,7 +81,7 @@ async fn produce(spool: &Spool, deadline: Instant) -> u32 {
 }
 
 /// About 150 bytes.
-fn record(number: u32) -> Record {
+pub fn record(number: u32) -> Record {
     Record {
         stamp: Stamp {
             boot: BootId(1),
