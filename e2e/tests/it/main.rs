@@ -13,3 +13,4 @@ mod faces;
 mod kills;
 mod malformed;
 mod two_robots;
+mod under_load;
