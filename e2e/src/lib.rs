@@ -27,6 +27,7 @@ pub mod robot;
 pub mod stores;
 pub mod vhost;
 pub mod wait;
+pub mod wire;
 
 use std::path::{Path, PathBuf};
 
