@@ -1,5 +1,7 @@
 //! The control socket of a gateway: HTTP on a Unix socket in its data folder.
 
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use crate::http::{Answer, Connection, Cut, Request};
@@ -15,12 +17,20 @@ impl Control {
         Self(data.join("control.sock"))
     }
 
+    /// Connects, for several requests.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn open(&self) -> io::Result<Connection<UnixStream>> {
+        Connection::open_unix(&self.0)
+    }
+
     /// Sends a request that may fail.
     ///
     /// # Errors
     /// Says whether it may have been acted on.
     pub fn try_send(&self, request: &Request) -> Result<Answer, Cut> {
-        let mut connection = Connection::open_unix(&self.0).map_err(Cut::Refused)?;
+        let mut connection = self.open().map_err(Cut::Refused)?;
         let answer = connection.exchange(&request.bytes(false));
         answer.map_err(Cut::Lost)
     }

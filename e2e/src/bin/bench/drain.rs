@@ -9,7 +9,7 @@ use brrbrr_e2e::gateway::{Adapter, Gateway};
 use brrbrr_e2e::metrics::{Histogram, Page};
 use brrbrr_e2e::relay::Relay;
 use brrbrr_e2e::wait::wait_until;
-use brrbrr_gateway::spool::Spool;
+use brrbrr_gateway::spool::{Limits, Spool};
 use brrbrr_proto::time::WallClock;
 use brrbrr_proto::up::Record;
 use rusqlite::Connection;
@@ -91,7 +91,7 @@ pub fn run(table: &mut Table, folder: &Path) {
 /// Puts a backlog into the spool of a gateway that does not run.
 fn fill(path: &Path) {
     on_a_runtime(async {
-        let (spool, _) = Spool::open(path, WallClock(0)).unwrap();
+        let (spool, _) = Spool::open(path, Limits::default(), WallClock(0)).unwrap();
         for first in (0..BACKLOG).step_by(usize::try_from(FILL).unwrap()) {
             let records: Vec<Record> = (first..first + FILL).map(record).collect();
             spool.append(records).await.unwrap();

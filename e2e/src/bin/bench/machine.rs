@@ -80,7 +80,6 @@ fn megabytes(kilobytes: u32) -> String {
     format!("{:.1} MB", f64::from(kilobytes) / 1_024.0)
 }
 
-#[expect(dead_code, reason = "the flash part uses it")]
 /// What a process has had the kernel write to disks so far, in bytes.
 pub fn written(process: u32) -> u64 {
     let io = std::fs::read_to_string(format!("/proc/{process}/io")).unwrap();

@@ -15,6 +15,7 @@ mod intent;
 mod machine;
 mod rest;
 mod table;
+mod wear;
 
 use std::path::Path;
 
@@ -30,7 +31,7 @@ use table::Table;
 const ROBOT: &str = "guide-7";
 
 /// What can be measured by itself.
-const PARTS: [&str; 2] = ["wishes", "drain"];
+const PARTS: [&str; 4] = ["wishes", "accepts", "wear", "drain"];
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
@@ -46,6 +47,12 @@ fn main() {
     let folder = folder.path();
     if is_wanted("wishes") {
         wishes(&mut table, folder);
+    }
+    if is_wanted("accepts") {
+        accepts::through_the_spool(&mut table, folder);
+    }
+    if is_wanted("wear") {
+        wear::run(&mut table, folder);
     }
     if is_wanted("drain") {
         drain::run(&mut table, folder);
@@ -76,7 +83,6 @@ fn wishes(table: &mut Table, folder: &Path) {
 
     intent::run(table, folder, &relay, &vhost, &code);
     accepts::through_the_gateway(table, &gateway, &vhost);
-    accepts::through_the_spool(table, folder);
     rest::run(table, &relay, &code);
     if has_two_cores {
         machine::unpin();
