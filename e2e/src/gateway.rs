@@ -1,11 +1,14 @@
 //! A gateway: `brrbrr-gateway run` on a data folder of its own, which can be killed and started again.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use crate::child::{Output, Process};
+use crate::control::Control;
+use crate::http::Request;
 use crate::program;
 use crate::relay::{Relay, run};
 use crate::wait::{SOON, wait_until};
@@ -40,6 +43,15 @@ impl Adapter {
     }
 }
 
+/// Where a gateway runs.
+#[derive(Debug, Clone, Default)]
+pub struct Site {
+    /// Where it finds the relay's broker, if not where the enrolment says.
+    pub mqtt: Option<SocketAddr>,
+    /// The network namespace it runs in, if not the test's own.
+    pub namespace: Option<String>,
+}
+
 /// A gateway that runs.
 #[derive(Debug)]
 pub struct Gateway {
@@ -47,6 +59,7 @@ pub struct Gateway {
     folder: PathBuf,
     data: PathBuf,
     config: PathBuf,
+    site: Site,
     process: Process,
 }
 
@@ -57,16 +70,35 @@ impl Gateway {
     /// Where the gateway does not enrol or start.
     #[must_use]
     pub fn start(folder: &Path, relay: &Relay, robot: &str, adapter: &Adapter) -> Self {
+        Self::start_at(&Site::default(), folder, relay, robot, adapter)
+    }
+
+    /// As [`Gateway::start`], somewhere else.
+    ///
+    /// # Panics
+    /// Where the gateway does not enrol or start.
+    #[must_use]
+    pub fn start_at(
+        site: &Site,
+        folder: &Path,
+        relay: &Relay,
+        robot: &str,
+        adapter: &Adapter,
+    ) -> Self {
         let data = folder.join(format!("{robot}.gateway"));
         let config = folder.join(format!("{robot}.toml"));
-        let text = format!("data = \"{}\"\n\n{}", data.display(), adapter.toml());
+        let mut text = format!("data = \"{}\"\n\n{}", data.display(), adapter.toml());
+        if let Some(mqtt) = site.mqtt {
+            text.push_str(&format!("\n[relay]\nmqtt = \"mqtt://{mqtt}\"\n"));
+        }
         std::fs::write(&config, text).unwrap();
         let enrolment = relay.enrol(robot);
         run(Command::new(program("brrbrr-gateway"))
             .args([Path::new("enroll"), Path::new("--file"), &enrolment])
             .args([Path::new("--data"), &data]));
-        let process = spawn(robot, folder, &config);
+        let process = spawn(robot, folder, &config, site);
         Self {
+            site: site.clone(),
             robot: robot.to_owned(),
             folder: folder.to_owned(),
             data,
@@ -102,6 +134,26 @@ impl Gateway {
         serde_json::from_slice(&answer.stdout).ok()
     }
 
+    /// Its control socket.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control::new(&self.data)
+    }
+
+    /// What its control socket says of it; `None` where it says nothing. Unlike [`Gateway::status`]
+    /// it starts no process.
+    #[must_use]
+    pub fn control_status(&self) -> Option<Value> {
+        let answer = self.control().try_send(&Request::get("/status")).ok()?;
+        serde_json::from_slice(&answer.body).ok()
+    }
+
+    /// The file of its spool.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        self.data.join("spool.db")
+    }
+
     /// Ends it with SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
@@ -118,7 +170,7 @@ impl Gateway {
 
     /// Starts it again after [`Gateway::kill`] or [`Gateway::stop`].
     pub fn start_again(&mut self) {
-        self.process = spawn(&self.robot, &self.folder, &self.config);
+        self.process = spawn(&self.robot, &self.folder, &self.config, &self.site);
     }
 
     /// Its process id.
@@ -133,8 +185,17 @@ impl Gateway {
     }
 }
 
-fn spawn(robot: &str, folder: &Path, config: &Path) -> Process {
-    let mut command = Command::new(program("brrbrr-gateway"));
+fn spawn(robot: &str, folder: &Path, config: &Path, site: &Site) -> Process {
+    let mut command = match &site.namespace {
+        None => Command::new(program("brrbrr-gateway")),
+        Some(namespace) => {
+            // It becomes the gateway, so the process id is the gateway's.
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", namespace]);
+            command.arg(program("brrbrr-gateway"));
+            command
+        }
+    };
     command.args([Path::new("run"), Path::new("--config"), config]);
     let name = format!("{robot}.gateway");
     Process::spawn(&name, folder, &mut command, Output::Logged)

@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -192,7 +194,7 @@ impl Client {
 
 /// A connection that can be used again and again.
 #[derive(Debug)]
-pub struct Connection(BufReader<TcpStream>);
+pub struct Connection<S = TcpStream>(BufReader<S>);
 
 impl Connection {
     /// Connects.
@@ -206,7 +208,22 @@ impl Connection {
         stream.set_nodelay(true)?;
         Ok(Self(BufReader::new(stream)))
     }
+}
 
+impl Connection<UnixStream> {
+    /// Connects to a socket in the file system.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn open_unix(path: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_write_timeout(Some(LIMIT))?;
+        Ok(Self(BufReader::new(stream)))
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
     /// Sends bytes and reads one answer.
     ///
     /// # Errors

@@ -12,16 +12,22 @@
 
 pub mod building;
 pub mod child;
+pub mod control;
 pub mod face;
 pub mod gateway;
 pub mod guest;
 pub mod http;
+pub mod judge;
+pub mod metrics;
+pub mod producer;
+pub mod proxy;
 pub mod random;
 pub mod relay;
 pub mod robot;
 pub mod stores;
 pub mod vhost;
 pub mod wait;
+pub mod wire;
 
 use std::path::{Path, PathBuf};
 

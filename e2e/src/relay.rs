@@ -1,6 +1,6 @@
 //! A relay: `brrbrr-relay serve` on a data folder of its own, which can be killed and started again.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -30,6 +30,15 @@ impl Relay {
     /// Where the relay does not come up.
     #[must_use]
     pub fn start(folder: &Path, building: &Building) -> Self {
+        Self::start_on(Ipv4Addr::LOCALHOST, folder, building)
+    }
+
+    /// As [`Relay::start`], with its broker on this address of the machine.
+    ///
+    /// # Panics
+    /// Where the relay does not come up.
+    #[must_use]
+    pub fn start_on(mqtt: Ipv4Addr, folder: &Path, building: &Building) -> Self {
         let data = folder.join("relay");
         let seed = building.write(folder);
         run(Command::new(program("brrbrr-relay")).arg("seed").args([
@@ -38,7 +47,7 @@ impl Relay {
             Path::new("--file"),
             &seed,
         ]));
-        let (http, mqtt) = (free_address(), free_address());
+        let (http, mqtt) = (free_address(Ipv4Addr::LOCALHOST), free_address(mqtt));
         let process = spawn(folder, &data, http, mqtt);
         Self {
             folder: folder.to_owned(),
@@ -148,12 +157,12 @@ pub fn run(command: &mut Command) -> String {
 
 /// A free address below the ports that the kernel gives to clients, so that nobody takes it while
 /// the relay is down.
-fn free_address() -> SocketAddr {
+fn free_address(on: Ipv4Addr) -> SocketAddr {
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
     let mut random = crate::random::Random::new(u64::from(seed) ^ u64::from(std::process::id()));
     wait_for("a free port", SOON, || {
         let port = u16::try_from(10_000 + random.below(10_000)).unwrap();
-        let listener = TcpListener::bind(("127.0.0.1", port)).ok()?;
+        let listener = TcpListener::bind((on, port)).ok()?;
         listener.local_addr().ok()
     })
 }

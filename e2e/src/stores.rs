@@ -8,6 +8,8 @@ use brrbrr_proto::down::Order;
 use brrbrr_proto::up::{Event, Record};
 use rusqlite::{Connection, OpenFlags, Row};
 
+use crate::judge::Judge;
+
 /// How long the relay may hold a file while it takes up its work after a kill.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -171,6 +173,52 @@ impl Stores {
                 Ok(Record::decode(&record).expect("the journal holds records"))
             },
         )
+    }
+
+    /// How many positions of robots' streams are in the journal. Looks only at the streams' ends.
+    ///
+    /// # Panics
+    /// Where the file cannot be read.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        let journal = self.open("journal.sqlite");
+        let sum = "SELECT coalesce(sum(due - 1), 0) FROM streams";
+        let sum: i64 = journal.query_row(sum, [], |row| row.get(0)).unwrap();
+        u64::try_from(sum).unwrap()
+    }
+
+    /// Shows every row of the journal to a judge.
+    ///
+    /// # Panics
+    /// Where the file cannot be read, or holds what is no record.
+    pub fn show(&self, judge: &mut Judge) {
+        let mut journal = self.open("journal.sqlite");
+        let journal = journal.transaction().unwrap();
+        let streams = all(
+            &journal,
+            "SELECT id, robot, epoch, due FROM streams ORDER BY id",
+            |row| {
+                let name = format!(
+                    "robot {}, epoch {}",
+                    row.get::<_, i64>(1)?,
+                    row.get::<_, String>(2)?
+                );
+                Ok((row.get::<_, i64>(0)?, name, row.get::<_, i64>(3)?))
+            },
+        );
+        let sql = "SELECT seq, covers, record FROM records WHERE stream = ?1 ORDER BY seq";
+        let mut ask = journal.prepare(sql).unwrap();
+        for (stream, name, due) in streams {
+            judge.begin(&name);
+            let mut rows = ask.query([stream]).unwrap();
+            while let Some(row) = rows.next().unwrap() {
+                let (seq, covers) = pair(row).unwrap();
+                let record: Vec<u8> = row.get(2).unwrap();
+                let record = Record::decode(&record).expect("the journal holds records");
+                judge.row(seq.try_into().unwrap(), covers.try_into().unwrap(), &record);
+            }
+            judge.end(due.try_into().unwrap());
+        }
     }
 
     /// Makes sure that the records of each stream follow one another without a hole, up to the

@@ -4,7 +4,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test fails by panicking"
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and drills say what they saw"
 )]
 
 mod demo;
@@ -12,4 +13,6 @@ mod drill;
 mod faces;
 mod kills;
 mod malformed;
+mod networks;
 mod two_robots;
+mod under_load;

@@ -10,10 +10,14 @@
 
 mod accepts;
 mod broker;
+mod drain;
 mod intent;
 mod machine;
 mod rest;
 mod table;
+mod wear;
+
+use std::path::Path;
 
 use brrbrr_e2e::building::Building;
 use brrbrr_e2e::face::{Face, USUAL};
@@ -21,18 +25,43 @@ use brrbrr_e2e::gateway::{Adapter, Gateway};
 use brrbrr_e2e::relay::Relay;
 use brrbrr_e2e::vhost::Vhost;
 
+use machine::Memory;
 use table::Table;
 
 const ROBOT: &str = "guide-7";
 
+/// What can be measured by itself.
+const PARTS: [&str; 4] = ["wishes", "accepts", "wear", "drain"];
+
 fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = wanted.iter().find(|part| !PARTS.contains(&part.as_str())) {
+        panic!("no part {unknown:?}; there are {PARTS:?}, and without any all are measured");
+    }
+    let is_wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|own| own == part);
     let mut table = Table::default();
     if cfg!(debug_assertions) {
         table.note("this is a debug build: the numbers mean nothing");
     }
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
+    if is_wanted("wishes") {
+        wishes(&mut table, folder);
+    }
+    if is_wanted("accepts") {
+        accepts::through_the_spool(&mut table, folder);
+    }
+    if is_wanted("wear") {
+        wear::run(&mut table, folder);
+    }
+    if is_wanted("drain") {
+        drain::run(&mut table, folder);
+    }
+    table.print();
+}
 
+/// One robot at its ordinary work.
+fn wishes(table: &mut Table, folder: &Path) {
     // Threads and processes inherit it, so it is set before the first of each kind.
     let has_two_cores = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
     if has_two_cores {
@@ -52,15 +81,13 @@ fn main() {
     let (face, code) = Face::bind(folder, relay.client(), USUAL, ROBOT);
     drop(face);
 
-    intent::run(&mut table, folder, &relay, &vhost, &code);
-    accepts::through_the_gateway(&mut table, &gateway, &vhost);
-    accepts::through_the_spool(&mut table, folder);
-    rest::run(&mut table, &relay, &code);
-    table.row("relay, resident", &machine::resident(relay.id()), "");
-    table.row(
-        "gateway, resident",
-        &machine::resident(gateway.id()),
-        "<= 10 MB",
-    );
-    table.print();
+    intent::run(table, folder, &relay, &vhost, &code);
+    accepts::through_the_gateway(table, &gateway, &vhost);
+    rest::run(table, &relay, &code);
+    if has_two_cores {
+        machine::unpin();
+    }
+    let [relay, gateway] = [relay.id(), gateway.id()].map(|id| Memory::of(id).to_string());
+    table.row("relay, resident", &relay, "");
+    table.row("gateway, resident", &gateway, "<= 10 MB");
 }
