@@ -23,6 +23,7 @@ mod images;
 mod log;
 mod opening;
 mod pages;
+mod repair;
 mod retention;
 mod salvage;
 mod shedding;
@@ -43,6 +44,7 @@ use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use self::health::{Gap, Health};
+use self::repair::Repair;
 use self::writer::{Request, Ticketed, Writer};
 
 /// How many requests may wait for the spool's thread. More callers than that wait for their turn:
@@ -97,6 +99,12 @@ pub enum SpoolError {
     /// Another process uses the folder.
     #[error("{} is used by another process, is the gateway running already", .0.display())]
     Locked(PathBuf),
+    /// The file was deleted or replaced while it was in use.
+    #[error(
+        "the spool at {} was deleted or replaced while it was in use and is being restored, \
+         try again in a second", .0.display()
+    )]
+    Misplaced(PathBuf),
     /// The database did not do what it was asked.
     #[error("cannot {doing} the spool at {}: {reason}", path.display())]
     Database {
@@ -343,9 +351,8 @@ impl Spool {
     /// # Errors
     /// Where the folder cannot be written or another process uses the database.
     pub fn open(path: &Path, limits: Limits, now: WallClock) -> Result<(Self, SpoolState)> {
-        let lock = opening::Lock::take(path)?;
-        let (database, state) = opening::open(path, now)?;
-        let (writer, health) = Writer::new(database, lock, limits, path)?;
+        let (repair, database, state) = Repair::open(path, limits, now)?;
+        let (writer, health) = Writer::new(database, limits, repair)?;
         let (requests, waiting) = sync_channel(REQUESTS_MAX);
         std::thread::Builder::new()
             .name("spool".to_owned())
