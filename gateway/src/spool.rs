@@ -23,6 +23,7 @@ mod images;
 mod log;
 mod opening;
 mod pages;
+mod repair;
 mod retention;
 mod salvage;
 mod shedding;
@@ -44,6 +45,7 @@ use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use self::health::{Gap, Health};
+use self::repair::Repair;
 pub use self::source::MAX_PROGRAM_SOURCE_BYTES;
 use self::writer::{Request, Ticketed, Writer};
 
@@ -100,6 +102,12 @@ pub enum SpoolError {
     /// Another process uses the folder.
     #[error("{} is used by another process, is the gateway running already", .0.display())]
     Locked(PathBuf),
+    /// The file was deleted or replaced while it was in use.
+    #[error(
+        "the spool at {} was deleted or replaced while it was in use and is being restored, \
+         try again in a second", .0.display()
+    )]
+    Misplaced(PathBuf),
     /// The database did not do what it was asked.
     #[error("cannot {doing} the spool at {}: {reason}", path.display())]
     Database {
@@ -346,9 +354,8 @@ impl Spool {
     /// # Errors
     /// Where the folder cannot be written or another process uses the database.
     pub fn open(path: &Path, limits: Limits, now: WallClock) -> Result<(Self, SpoolState)> {
-        let lock = opening::Lock::take(path)?;
-        let (database, state) = opening::open(path, now)?;
-        let (writer, health) = Writer::new(database, lock, limits, path)?;
+        let (repair, database, state) = Repair::open(path, limits, now)?;
+        let (writer, health) = Writer::new(database, limits, repair)?;
         let (requests, waiting) = sync_channel(REQUESTS_MAX);
         std::thread::Builder::new()
             .name("spool".to_owned())

@@ -88,6 +88,17 @@ impl Telling {
         is_news || self.due().is_some_and(|due| due <= now)
     }
 
+    /// Tells that the storage fails, while nothing else can be found out.
+    pub(super) fn tell_failing(&mut self, detail: String) {
+        self.is_due = true;
+        self.sender.send_if_modified(|told| {
+            let is_news = (told.disk, told.detail.as_str()) != (Disk::Failing, detail.as_str());
+            told.disk = Disk::Failing;
+            told.detail = detail;
+            is_news
+        });
+    }
+
     pub(super) fn tell(&mut self, health: Health, now: Instant) {
         self.told = now;
         self.is_due = false;

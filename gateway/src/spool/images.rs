@@ -16,6 +16,12 @@ const LEVELS_MAX: usize = 16;
 /// Where SQLite keeps the `user_version` on the first page.
 const FORMAT_AT: usize = 60;
 
+/// How SQLite begins a file with pages of 4096 bytes, and what follows the two bytes that tell
+/// whether it has a log: no room is reserved, and the shares of a page that rows may take.
+const HEADER: &[u8] = b"SQLite format 3\0\x10\x00";
+const HEADER_REST: &[u8] = &[0, 64, 32, 32];
+const HEADER_END: usize = HEADER.len() + 2 + HEADER_REST.len();
+
 /// One version of one page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Image {
@@ -115,6 +121,27 @@ impl Images {
         let frame = self.frames.get(&page).and_then(|frames| frames.last());
         let frame = frame.copied();
         self.load(Image { page, frame })
+    }
+
+    /// Whether the file begins as this program's databases do. SQLite would take a rotted header for
+    /// that of a file which must not be written, or which has no log.
+    pub(super) fn has_sound_header(&self) -> bool {
+        let first = Image {
+            page: PageNumber(1),
+            frame: None,
+        };
+        let header = self.load(first);
+        header.is_some_and(|page| {
+            let begins = page.starts_with(HEADER);
+            match page.get(HEADER.len()..HEADER_END) {
+                Some([2, 2, rest @ ..]) => begins && rest == HEADER_REST,
+                // A new one that was not opened yet.
+                Some([1, 1, rest @ ..]) => {
+                    begins && rest == HEADER_REST && self.log.frames.is_empty()
+                }
+                Some(_) | None => false,
+            }
+        })
     }
 
     /// The format that the program which made the database gave it.

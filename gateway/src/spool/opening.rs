@@ -10,7 +10,6 @@
 //! reads the file by other means.
 
 use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use rusqlite::Connection;
 
 use super::format::Stream;
 use super::images::{Images, log_path, suffixed};
-use super::sqlite::{Database, FORMAT, Rebuild, database_error, file_error, open_settled};
+use super::sqlite::{Database, FORMAT, Rebuild, cut_log, database_error, file_error, open_settled};
 use super::{Result, Salvaged, SpoolError, SpoolState, salvage};
 
 /// How often and how long apart the lock is tried: another process that is just ending lets go
@@ -87,9 +86,10 @@ pub(super) fn open_damaged(
 }
 
 fn with_salvaged(
-    (database, state): (Database, SpoolState),
+    (mut database, state): (Database, SpoolState),
     salvaged: Option<Salvaged>,
 ) -> (Database, SpoolState) {
+    database.set_salvaged(salvaged.clone());
     let state = SpoolState { salvaged, ..state };
     (database, state)
 }
@@ -109,6 +109,9 @@ fn settle(path: &Path) -> Result<()> {
         };
     }
     let images = Images::open(path).map_err(|reason| file_error("read", path, reason))?;
+    if !images.has_sound_header() {
+        return Err(corrupt("it does not begin as a database does"));
+    }
     if images.log().is_damaged {
         return Err(corrupt("its log is broken before acknowledged commits"));
     }
@@ -121,22 +124,10 @@ fn settle(path: &Path) -> Result<()> {
         ));
     }
     match images.log().cut {
+        // SQLite ignores these frames, but behind shorter commits that come later they would look
+        // like acknowledged ones.
         Some(bytes) => cut_log(path, bytes),
         None => Ok(()),
-    }
-}
-
-/// Cuts off the frames that a power cut or a failed commit left in the log. SQLite ignores them, but
-/// behind shorter commits that come later they would look like acknowledged ones.
-fn cut_log(path: &Path, bytes: u64) -> Result<()> {
-    let log = log_path(path);
-    let cut = File::options().write(true).open(&log).and_then(|file| {
-        file.set_len(bytes)?;
-        file.sync_all()
-    });
-    match cut {
-        Err(reason) if reason.kind() != ErrorKind::NotFound => Err(file_error("cut", &log, reason)),
-        Ok(()) | Err(_) => Ok(()),
     }
 }
 

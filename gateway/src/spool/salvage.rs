@@ -93,6 +93,11 @@ pub(super) fn resume(path: &Path, now: WallClock) -> Result<Option<Salvaged>> {
     carry_out(path, &note, now).map(Some)
 }
 
+/// Whether there is a note of a salvage that is not done.
+pub(super) fn is_under_way(path: &Path) -> bool {
+    note_path(path).exists()
+}
+
 fn carry_out(path: &Path, note: &Note, now: WallClock) -> Result<Salvaged> {
     let aside = path.with_file_name(&note.aside);
     // The database goes first: SQLite would take a database without its log for an older one.
@@ -115,7 +120,7 @@ fn carry_out(path: &Path, note: &Note, now: WallClock) -> Result<Salvaged> {
 }
 
 /// A name with a date for the damaged files that no file has yet.
-fn free_name(path: &Path, now: WallClock) -> Result<PathBuf> {
+pub(super) fn free_name(path: &Path, now: WallClock) -> Result<PathBuf> {
     let mut aside = suffixed(path, &format!(".damaged-{}", date(path, now)?));
     while aside.exists() || suffixed(&aside, "-wal").exists() {
         aside = suffixed(&aside, "-again");

@@ -11,6 +11,7 @@
 //! Deleting what was released is part of the transaction that records how far it was. Appending
 //! touches `record` alone. Every row that is read is compared with its sum.
 
+mod disk;
 mod rebuild;
 mod room;
 mod transaction;
@@ -22,17 +23,23 @@ use std::time::Duration;
 use brrbrr_proto::id::{Cursor, Epoch, Seq};
 use brrbrr_proto::live::Status;
 use brrbrr_proto::up::Item;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, Row, params};
 
+use self::disk::Places;
 use super::format::{self, CommandRow, Identity, RecordRow, Stream};
-use super::{ReadBack, Result, SourceId, SpoolError, SpoolState, StoredCommand};
+use super::{ReadBack, Result, Salvaged, SourceId, SpoolError, SpoolState, StoredCommand};
 
+pub(super) use self::disk::{Misplaced, cut_log};
 pub(super) use self::rebuild::Rebuild;
 pub(super) use self::room::Usage;
 pub(super) use self::transaction::Transaction;
 
 /// The format this version writes and reads. No release wrote an older one.
 pub(super) const FORMAT: i64 = 2;
+
+/// No version will ever write this: a higher one is rot.
+const FORMATS_MAX: i64 = 10_000;
 
 const SCHEMA: &str = "
     CREATE TABLE record (
@@ -169,12 +176,21 @@ pub(super) struct Database {
     /// The row after the highest that was read for the link, and not released since.
     read_end: RowNumber,
     commits: u64,
+    places: Places,
+    /// How many frames of the log are good, where a failed transaction may have left more.
+    rest: Option<u64>,
+    salvaged: Option<Salvaged>,
 }
 
 /// Opens a database that is there.
 pub(super) fn open_settled(path: &Path) -> Result<(Database, SpoolState)> {
     let fault = |doing| move |reason| database_error(doing, path, reason);
     let connection = Connection::open(path).map_err(fault("open"))?;
+    // What turns out to be damaged stays as it is, its log included.
+    let leave = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection
+        .set_db_config(leave, true)
+        .map_err(fault("open"))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection
         .busy_timeout(LOCK_PATIENCE)
@@ -192,8 +208,8 @@ pub(super) fn open_settled(path: &Path) -> Result<(Database, SpoolState)> {
         .map_err(fault("open"))?;
     match format {
         FORMAT => {}
-        older if (..FORMAT).contains(&older) => {
-            let what = format!("its format is {older}, which no release wrote");
+        other if !(FORMAT..FORMATS_MAX).contains(&other) => {
+            let what = format!("its format is {other}, which no release wrote");
             let path = path.to_owned();
             return Err(SpoolError::Corrupt { path, what });
         }
@@ -209,9 +225,16 @@ pub(super) fn open_settled(path: &Path) -> Result<(Database, SpoolState)> {
         read_end: head.first,
         head,
         commits: 0,
+        places: Places::of(path),
+        rest: None,
+        salvaged: None,
     };
     let state = read_state(&database.connection, &database.head);
     let state = state.map_err(|fault| fault.into_error("read", path))?;
+    database
+        .connection
+        .set_db_config(leave, false)
+        .map_err(fault("open"))?;
     Ok((database, state))
 }
 
@@ -357,6 +380,7 @@ impl Database {
         &mut self,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
+        self.cut_rest()?;
         self.connection
             .execute_batch("BEGIN IMMEDIATE")
             .map_err(|reason| self.error("write to", reason))?;
@@ -375,12 +399,7 @@ impl Database {
                 Ok(value)
             }
             Err(error) => {
-                // SQLite rolls back by itself after some errors, and then this one is refused.
-                if !self.connection.is_autocommit()
-                    && let Err(reason) = self.connection.execute_batch("ROLLBACK")
-                {
-                    tracing::error!(%reason, "the spool could not roll back");
-                }
+                self.failed();
                 Err(error)
             }
         }
@@ -570,7 +589,7 @@ pub(super) fn database_error(
             path,
             what: reason.to_string(),
         },
-        _ if is_foreign(&reason) => SpoolError::Corrupt {
+        _ if is_foreign(&reason) || is_short(&reason) => SpoolError::Corrupt {
             path,
             what: reason.to_string(),
         },
@@ -580,6 +599,12 @@ pub(super) fn database_error(
             reason: Arc::new(reason),
         },
     }
+}
+
+/// Whether the file ends before a page that it should have: somebody cut it.
+fn is_short(reason: &rusqlite::Error) -> bool {
+    let code = reason.sqlite_error().map(|error| error.extended_code);
+    code == Some(rusqlite::ffi::SQLITE_IOERR_SHORT_READ)
 }
 
 /// Whether a query found other tables or types than this program makes.

@@ -1,6 +1,5 @@
 //! The spool's thread: it groups what waits into one transaction and answers after the sync.
 
-use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Instant;
 
@@ -11,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::format::{EncodedCommand, EncodedEntry};
 use super::health::Telling;
-use super::opening::Lock;
+use super::repair::{Look, PACE, Reopening, Repair};
 use super::shedding::Room;
 use super::sqlite::{Database, Transaction};
 use super::{
@@ -95,22 +94,20 @@ impl Request {
         }
     }
 
-    /// Tells the caller why nothing was written.
+    /// Tells the caller why nothing was done.
     fn refuse(self, error: SpoolError) {
         match self {
             Self::Write { reply, .. } => answer(reply, Err(error)),
             Self::WriteAll { reply, .. } => answer(reply, Err(error)),
             Self::StoreCommands { reply, .. } => answer(reply, Err(error)),
-            // The others take no room; they are never refused.
-            Self::RenewEpoch { .. }
-            | Self::Read { .. }
-            | Self::Knows { .. }
-            | Self::Commits { .. }
-            | Self::State { .. }
-            | Self::Gaps { .. }
-            | Self::Release { .. }
-            | Self::Status(_)
-            | Self::Close { .. } => {}
+            Self::RenewEpoch { reply, .. } | Self::State { reply } => answer(reply, Err(error)),
+            Self::Read { reply, .. } => answer(reply, Err(error)),
+            Self::Knows { reply, .. } => answer(reply, Err(error)),
+            Self::Commits { reply } => answer(reply, Err(error)),
+            Self::Gaps { reply, .. } => answer(reply, Err(error)),
+            Self::Close { reply } => answer(reply, Err(error)),
+            // Nobody waits for an answer.
+            Self::Release { .. } | Self::Status(_) => {}
         }
     }
 }
@@ -208,18 +205,17 @@ pub(super) struct Writer {
     /// Why the last write failed.
     failing: Option<SpoolError>,
     refused: u64,
-    _lock: Lock,
+    repair: Repair,
 }
 
 impl Writer {
     pub(super) fn new(
         database: Database,
-        lock: Lock,
         limits: Limits,
-        path: &Path,
+        repair: Repair,
     ) -> Result<(Self, watch::Receiver<Health>)> {
         database.bound_log(limits)?;
-        let room = Room::new(limits, path);
+        let room = Room::new(limits, repair.path());
         let (disk, detail) = (Disk::Fine, String::new());
         let health = health(&database, &room, 0, disk, detail)?;
         let (telling, receiver) = Telling::new(health, Instant::now());
@@ -230,17 +226,33 @@ impl Writer {
             telling,
             failing: None,
             refused: 0,
-            _lock: lock,
+            repair,
         };
         Ok((writer, receiver))
     }
 
-    /// Serves requests until the last handle is gone or one of them closes the spool.
+    /// Serves requests until the last handle is gone or one of them closes the spool. Closes the
+    /// database and opens it again where nothing else helps.
     pub(super) fn run(mut self, waiting: &Receiver<Ticketed>) {
+        while let Some(reopening) = self.serve(waiting) {
+            let Some(mended) = self.mend(&reopening, waiting) else {
+                return;
+            };
+            self = mended;
+        }
+    }
+
+    /// Serves requests until the spool ends, or until it has to be opened again.
+    fn serve(&mut self, waiting: &Receiver<Ticketed>) -> Option<Reopening> {
         let mut group = Vec::new();
         loop {
             let due = self.due(Instant::now());
-            let more = take_group(waiting, due, self.room.limits().group_bytes(), &mut group);
+            let more = take_group(
+                waiting,
+                Some(due),
+                self.room.limits().group_bytes(),
+                &mut group,
+            );
             let now = Instant::now();
             let closing = self.serve_group(&mut group, now);
             if closing.is_some() || !more {
@@ -248,18 +260,111 @@ impl Writer {
                 if let Some(reply) = closing {
                     answer(reply, ended);
                 }
-                return;
+                return None;
             }
             self.tend(now);
+            let reopening = self.look(now);
             self.tell(now);
+            if reopening.is_some() {
+                return reopening;
+            }
         }
     }
 
-    fn due(&self, now: Instant) -> Option<Instant> {
-        [self.held.due(), self.room.due(now), self.telling.due()]
-            .into_iter()
+    fn due(&self, now: Instant) -> Instant {
+        let dues = [self.held.due(), self.room.due(now), self.telling.due()];
+        dues.into_iter()
             .flatten()
-            .min()
+            .fold(self.repair.due(), Instant::min)
+    }
+
+    /// Looks after the disk: at once where the database is damaged, else about once a second.
+    fn look(&mut self, now: Instant) -> Option<Reopening> {
+        if let Some(SpoolError::Corrupt { what, .. }) = &self.failing {
+            return Some(Reopening::Damaged(what.clone(), self.database.next_row()));
+        }
+        if now < self.repair.due() {
+            return None;
+        }
+        let failing = self.failing.as_ref();
+        match self.repair.look(&mut self.database, failing, now) {
+            Look::Same => {}
+            Look::Recovered => {
+                tracing::info!("the spool's disk takes data again");
+                self.failing = None;
+                self.telling.touch();
+            }
+            Look::Failing(error) => self.failed(error),
+            Look::Reopen(reopening) => return Some(reopening),
+        }
+        None
+    }
+
+    /// Closes the database and opens it again. Until that works, all that is asked is refused.
+    fn mend(self, reopening: &Reopening, waiting: &Receiver<Ticketed>) -> Option<Self> {
+        let Self {
+            mut database,
+            mut held,
+            mut room,
+            mut telling,
+            mut refused,
+            repair,
+            ..
+        } = self;
+        let epoch = database.epoch();
+        if let Err(error) = database.cut_rest() {
+            tracing::warn!(%error, "the spool could not tidy its log up");
+        }
+        if matches!(reopening, Reopening::Damaged(..)) {
+            database.leave_files();
+        }
+        drop(database);
+        loop {
+            let error = match repair.reopen(reopening) {
+                Ok((database, _)) => {
+                    if database.epoch() != epoch {
+                        held.release = None;
+                    }
+                    room.look_again();
+                    telling.touch();
+                    return Some(Self {
+                        database,
+                        held,
+                        room,
+                        telling,
+                        failing: None,
+                        refused,
+                        repair,
+                    });
+                }
+                Err(error) => error,
+            };
+            tracing::warn!(%error, "the spool could not be opened again");
+            telling.tell_failing(error.to_string());
+            let until = Instant::now() + PACE;
+            let mut group = Vec::new();
+            while Instant::now() < until {
+                let most = room.limits().group_bytes();
+                let more = take_group(waiting, Some(until), most, &mut group);
+                for request in group.drain(..) {
+                    match request {
+                        Request::Release { next } => held.hold_release(next, until),
+                        Request::Status(status) => held.hold_status(status, until),
+                        Request::Close { reply } => {
+                            answer(reply, Err(error.clone()));
+                            return None;
+                        }
+                        request => {
+                            refused += 1;
+                            request.refuse(error.clone());
+                        }
+                    }
+                }
+                if !more {
+                    return None;
+                }
+            }
+        }
     }
 
     /// Serves a group: first all that write, in one transaction, then all that read. Returns the
@@ -289,13 +394,22 @@ impl Writer {
             self.write_group(writes, now);
         }
         for request in reads {
-            serve_read(&mut self.database, request);
+            self.serve_read(request);
         }
         closing
     }
 
     /// Makes room for writes, and takes out and answers those that there can be no room for.
     fn admit(&mut self, writes: &mut Vec<Request>, now: Instant) {
+        if !writes.is_empty() && self.database.misplaced().is_some() {
+            let error = SpoolError::Misplaced(self.repair.path().to_owned());
+            for request in writes.drain(..) {
+                self.refused += 1;
+                request.refuse(error.clone());
+            }
+            self.repair.look_at_once(now);
+            self.failed(error);
+        }
         let room = &self.room;
         let too_large = |request: &mut Request| !room.can_hold(request.footprint());
         for request in writes.extract_if(.., too_large) {
@@ -413,8 +527,56 @@ impl Writer {
         }
     }
 
+    fn serve_read(&mut self, request: Request) {
+        let database = &mut self.database;
+        match request {
+            Request::Read {
+                from,
+                max_items,
+                max_bytes,
+                reply,
+            } => {
+                let read = database.read(from, max_items, max_bytes);
+                self.answer_read(reply, read);
+            }
+            Request::Knows { source, reply } => {
+                let known = database.knows(&source);
+                self.answer_read(reply, known);
+            }
+            Request::Commits { reply } => answer(reply, Ok(database.commits())),
+            Request::State { reply } => {
+                let state = database.state();
+                self.answer_read(reply, state);
+            }
+            Request::Gaps { limit, reply } => {
+                let gaps = database.gaps(limit);
+                self.answer_read(reply, gaps);
+            }
+            // The others write; they are never passed here.
+            Request::Write { .. }
+            | Request::WriteAll { .. }
+            | Request::StoreCommands { .. }
+            | Request::RenewEpoch { .. }
+            | Request::Release { .. }
+            | Request::Status(_)
+            | Request::Close { .. } => {}
+        }
+    }
+
+    fn answer_read<T>(&mut self, reply: Reply<T>, value: Result<T>) {
+        if let Err(error) = &value {
+            tracing::warn!(%error, "the spool could not read");
+            self.repair.could_not_read();
+            self.failed(error.clone());
+        }
+        answer(reply, value);
+    }
+
     /// Writes what is still held back and folds the log into the database.
     fn shut(&mut self, now: Instant) -> Result<()> {
+        if self.database.misplaced().is_some() {
+            return self.repair.give_back(&self.database);
+        }
         let held = &self.held;
         if held.due().is_some() {
             self.database
@@ -534,29 +696,6 @@ fn later<T: 'static>(done: Option<Result<T>>, reply: Reply<T>) -> (Result<()>, A
         (Ok(()), None) => drop(reply),
     });
     (failed, answer_it)
-}
-
-fn serve_read(database: &mut Database, request: Request) {
-    match request {
-        Request::Read {
-            from,
-            max_items,
-            max_bytes,
-            reply,
-        } => answer(reply, database.read(from, max_items, max_bytes)),
-        Request::Knows { source, reply } => answer(reply, database.knows(&source)),
-        Request::Commits { reply } => answer(reply, Ok(database.commits())),
-        Request::State { reply } => answer(reply, database.state()),
-        Request::Gaps { limit, reply } => answer(reply, database.gaps(limit)),
-        // The others write; they are never passed here.
-        Request::Write { .. }
-        | Request::WriteAll { .. }
-        | Request::StoreCommands { .. }
-        | Request::RenewEpoch { .. }
-        | Request::Release { .. }
-        | Request::Status(_)
-        | Request::Close { .. } => {}
-    }
 }
 
 /// A caller that has gone away does not want the answer.

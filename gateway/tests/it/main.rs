@@ -11,6 +11,7 @@ mod amqp;
 mod daemon;
 mod damage;
 mod drill;
+mod failing_disk;
 mod local;
 mod power_cut;
 mod sim;

@@ -16,7 +16,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
-use brrbrr_gateway::spool::{CommandChange, HandOver, Spool, SpoolState};
+use brrbrr_gateway::spool::{CommandChange, HandOver, Limits, Spool, SpoolState};
 use brrbrr_proto::id::{BootId, CommandId, Cursor, Epoch, Seq};
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
 use brrbrr_proto::up::{Custom, Event, Progress, Record};
@@ -24,6 +24,11 @@ use brrbrr_proto::up::{Custom, Event, Progress, Record};
 use crate::damage::{Random, command};
 
 const NOW: WallClock = WallClock(1_795_205_700_000_000);
+/// The log is folded into the file every 128 pages.
+const LIMITS: Limits = Limits {
+    max_bytes: 8 * 1024 * 1024,
+    min_free_bytes: 0,
+};
 const CUTS: usize = 500;
 const SECTOR: u64 = 512;
 const FOLDER: &str = "BRRBRR_TEST_POWER_CUT";
@@ -54,7 +59,7 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 fn open(path: &Path) -> (Spool, SpoolState) {
-    Spool::open(path, brrbrr_gateway::spool::Limits::default(), NOW).unwrap()
+    Spool::open(path, LIMITS, NOW).unwrap()
 }
 
 /// A folder in memory where there is one: the tests sync a lot, and what the disk does is written

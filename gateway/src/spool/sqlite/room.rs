@@ -105,7 +105,11 @@ impl Database {
 
     pub(in super::super) fn state(&self) -> Result<SpoolState> {
         let state = read_state(&self.connection, &self.head);
-        state.map_err(|fault| fault.into_error("read", &self.path))
+        let state = state.map_err(|fault| fault.into_error("read", &self.path))?;
+        Ok(SpoolState {
+            salvaged: self.salvaged.clone(),
+            ..state
+        })
     }
 
     /// The rows that stand for lost or merged records, newest first.
