@@ -104,6 +104,9 @@ impl Projection {
                     .await?;
             }
             self.hear(robot, effects.statuses).await?;
+            if let Some(merged) = effects.merged {
+                merged.warn(robot);
+            }
             self.commit(robot, Cursor { epoch, next }, effects.updates)
                 .await?;
             from = next;
@@ -135,6 +138,9 @@ impl Projection {
             next,
         };
         self.hear(run.robot, effects.statuses).await?;
+        if let Some(merged) = effects.merged {
+            merged.warn(run.robot);
+        }
         if effects.updates.is_empty() && self.lag(run.robot, cursor) < LAZY_RECORDS {
             return Ok(());
         }
@@ -187,7 +193,9 @@ impl Projection {
             }
             Event::Tombstone(tombstone) => warn_of_hole(received, tombstone),
             Event::Thinned(thinned) => {
-                warn_of_thinned(received, thinned, record.stamp);
+                let merged = Merged::new(received, thinned, record.stamp);
+                let before = effects.merged;
+                effects.merged = Some(before.map_or(merged, |before| before.join(merged)));
                 effects.statuses.push((thinned.last.clone(), at()));
             }
             Event::Alarm(alarm) => {
@@ -351,6 +359,7 @@ impl Received<'_> {
 struct Effects {
     updates: Vec<(CommandUpdate, Timestamp)>,
     statuses: Vec<(Status, Timestamp)>,
+    merged: Option<Merged>,
 }
 
 fn warn_of_hole(received: &Received<'_>, tombstone: &Tombstone) {
@@ -368,9 +377,41 @@ fn warn_of_hole(received: &Received<'_>, tombstone: &Tombstone) {
     warn!(%robot, count, reason, since, until, "records are missing");
 }
 
-fn warn_of_thinned(received: &Received<'_>, thinned: &Thinned, last: Stamp) {
-    let (robot, count) = (received.robot, thinned.count);
-    let since = received.time(thinned.since).corrected;
-    let until = received.time(last).corrected;
-    warn!(%robot, count, reason = "thinned", %since, %until, "samples were merged into one");
+/// Samples that were thinned, of one run. They come by the thousand, so they are told of together.
+#[derive(Debug, Clone, Copy)]
+struct Merged {
+    samples: u64,
+    left: u64,
+    since: Timestamp,
+    until: Timestamp,
+}
+
+impl Merged {
+    fn new(received: &Received<'_>, thinned: &Thinned, last: Stamp) -> Self {
+        Self {
+            samples: thinned.count,
+            left: 1,
+            since: received.time(thinned.since).corrected,
+            until: received.time(last).corrected,
+        }
+    }
+
+    fn join(self, later: Self) -> Self {
+        Self {
+            samples: self.samples.saturating_add(later.samples),
+            left: self.left.saturating_add(later.left),
+            since: self.since.min(later.since),
+            until: self.until.max(later.until),
+        }
+    }
+
+    fn warn(self, robot: RobotId) {
+        let Self {
+            samples: count,
+            left,
+            since,
+            until,
+        } = self;
+        warn!(%robot, count, left, reason = "thinned", %since, %until, "samples were merged");
+    }
 }

@@ -20,7 +20,7 @@ use crate::journal::view::{KINDS, RecordView};
 
 /// How many entries an answer has where the caller does not say.
 const LIMIT: usize = 100;
-/// How many it may have. With records of the largest size that is some megabytes.
+/// How many it may have.
 const MAX_LIMIT: usize = 1_000;
 
 pub(super) fn routes(services: &Arc<Services>) -> BoxedFilter<(Response,)> {

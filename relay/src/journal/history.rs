@@ -20,8 +20,10 @@ use crate::live::Spool;
 
 /// Rows that are looked at for one that tells a time. Some holes know of none.
 const PROBE: usize = 8;
-/// How many records are read at a time.
-const PAGE: usize = 500;
+/// How many records are read at a time. Of the largest size they have some megabytes.
+const PAGE: usize = 100;
+/// The bytes of records after which an answer ends, though it has fewer than were asked for.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// How many records one question may look through for those of a kind. The answer says where to go
 /// on.
 const LOOKED_THROUGH: usize = 10_000;
@@ -253,7 +255,8 @@ impl<'a> History<'a> {
         })
     }
 
-    /// Records in the order of the streams, of one kind or of all, with when each was received.
+    /// Records in the order of the streams, of one kind or of all, with when each was received. May
+    /// be fewer than asked for where more follow.
     ///
     /// # Errors
     /// Where the journal does not answer.
@@ -265,7 +268,7 @@ impl<'a> History<'a> {
         limit: usize,
     ) -> Result<Page<(RecordView, Timestamp)>> {
         let mut items = Vec::new();
-        let mut looked_through = 0;
+        let (mut looked_through, mut bytes) = (0, 0);
         let begun = after.and_then(|after| self.index(after.epoch)).unwrap_or(0);
         for stream in self.streams.iter().skip(begun) {
             let (first, end) = self.positions(stream, &range).await?;
@@ -280,7 +283,8 @@ impl<'a> History<'a> {
                     if stored.seq < from || stored.seq >= end {
                         continue;
                     }
-                    if items.len() == limit || looked_through == LOOKED_THROUGH {
+                    let is_full = items.len() == limit || bytes > PAGE_BYTES;
+                    if is_full || looked_through == LOOKED_THROUGH {
                         let next = Some(Place {
                             epoch: stream.epoch,
                             seq: Seq(stored.seq.0.saturating_sub(1)),
@@ -288,10 +292,11 @@ impl<'a> History<'a> {
                         return Ok(Page { items, next });
                     }
                     looked_through += 1;
-                    let received = stored.received;
+                    let (received, length) = (stored.received, stored.item.record.len());
                     let view = RecordView::new(stream.epoch, stored, &stream.timeline);
                     if kind.is_none_or(|kind| kind == view.kind) {
                         items.push((view, received));
+                        bytes += length;
                     }
                 }
                 from = next;
@@ -361,9 +366,8 @@ impl<'a> History<'a> {
             unknown_holes += self.add_up(stream, &range, &mut answer).await?;
         }
         if unknown_holes > 0 {
-            answer.unknown.push(format!(
-                "for how many records {unknown_holes} of the holes stand"
-            ));
+            let what = format!("the number of records in {unknown_holes} of the holes");
+            answer.unknown.push(what);
         }
         self.add_waiting(&range, spool, &mut answer).await?;
         let waiting = answer.waiting.unwrap_or(0);
