@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::child::{Output, Process};
@@ -13,6 +14,10 @@ use crate::root;
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// Networks of four addresses below 10.213.0.0/16.
 const NETWORKS: u32 = 1 << 14;
+/// As many wires of one process have networks of their own.
+const WIRES: u32 = 8;
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// What is wrong with the network.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -79,15 +84,21 @@ impl Wire {
     /// # Panics
     /// Where they can be, and yet the wire does not come up.
     pub fn lay(folder: &Path) -> Result<Self, String> {
-        let own = std::process::id();
-        let namespace = format!("brrbrr-{own}");
+        let (own, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let namespace = format!("brrbrr-{own}-{count}");
         allowed(&format!("{namespace}-try"))?;
-        let network = u32::from(Ipv4Addr::new(10, 213, 0, 0)) + (own % NETWORKS) * 4;
+        let place = own.wrapping_mul(WIRES).wrapping_add(count) % NETWORKS;
+        let network = u32::from(Ipv4Addr::new(10, 213, 0, 0)) + place * 4;
         let [near, far] = [1, 2].map(|host| Ipv4Addr::from(network + host));
         let mut command = Command::new("python3");
         command
             .arg(root().join("e2e/peers/wire.py"))
-            .args(["--namespace", &namespace, "--name", &format!("br{own}")])
+            .args([
+                "--namespace",
+                &namespace,
+                "--name",
+                &format!("br{own}{count}"),
+            ])
             .args(["--near", &near.to_string(), "--far", &far.to_string()]);
         let mut process = Process::spawn("wire", folder, &mut command, Output::Piped);
         let orders = process.take_stdin();
