@@ -111,7 +111,7 @@ pub struct Report {
     pub oldest: Option<Stamp>,
     /// How the storage is.
     pub disk: Disk,
-    /// How long it has been so.
+    /// Since when it has been so.
     pub since: Uptime,
     /// A sentence for people; empty where there is nothing to add.
     pub detail: String,

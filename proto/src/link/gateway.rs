@@ -456,10 +456,15 @@ impl Gateway {
 
     fn handle_wait(&mut self, wait: Wait, now: Uptime) {
         if let Phase::Greeting {
-            hello, retry_at, ..
+            hello,
+            retry_at,
+            unanswered,
+            ..
         } = &mut self.phase
             && *hello == wait.hello
         {
+            // An answer all the same: the connection is good.
+            *unanswered = 0;
             // The relay spreads robots out over time, so its word replaces our own backoff.
             *retry_at = now.plus(wait.pause.clamp(HELLO_WAIT.0, LONGEST_PAUSE));
         }

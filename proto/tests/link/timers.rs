@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use brrbrr_proto::down::{Ack, Down};
+use brrbrr_proto::down::{Ack, Down, Wait};
 use brrbrr_proto::id::{ConnectionId, Seq, SessionId};
 use brrbrr_proto::link::Gateway;
 use brrbrr_proto::link::gateway::{Closed, Output};
@@ -120,6 +120,23 @@ fn every_fourth_unanswered_hello_asks_for_a_reconnect() {
     assert_eq!(reconnects, [5, 9]);
     hellos.dedup();
     assert_eq!(hellos.len(), 9, "an attempt was used twice");
+}
+
+#[test]
+fn a_robot_that_is_sent_away_again_and_again_keeps_its_connection() {
+    let mut gateway = crate::pair::gateway(0, 1);
+    gateway.handle_connected(ConnectionId(1), at(0));
+    let mut hello = hello_in(&drain(&mut gateway)).expect("greets").hello;
+    let mut now = at(0);
+    for _ in 0..12 {
+        let pause = Duration::from_secs(5);
+        gateway.handle_down(Down::Wait(Wait { hello, pause }), now);
+        let (later, outputs) = fire(&mut gateway);
+        assert_eq!(later.uptime.since(now.uptime), pause);
+        assert!(!outputs.contains(&Output::Reconnect), "{outputs:?}");
+        hello = hello_in(&outputs).expect("greets again").hello;
+        now = later;
+    }
 }
 
 #[test]
