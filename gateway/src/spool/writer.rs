@@ -208,6 +208,15 @@ pub(super) struct Writer {
     repair: Repair,
 }
 
+/// Why requests are no longer served.
+#[derive(Debug)]
+enum Served {
+    /// The database has to be opened again.
+    Reopen(Reopening),
+    /// The spool is closed: what became of its last write, and who asked for it.
+    End(Result<()>, Option<Reply<()>>),
+}
+
 impl Writer {
     pub(super) fn new(
         database: Database,
@@ -234,16 +243,26 @@ impl Writer {
     /// Serves requests until the last handle is gone or one of them closes the spool. Closes the
     /// database and opens it again where nothing else helps.
     pub(super) fn run(mut self, waiting: &Receiver<Ticketed>) {
-        while let Some(reopening) = self.serve(waiting) {
-            let Some(mended) = self.mend(&reopening, waiting) else {
-                return;
-            };
-            self = mended;
+        loop {
+            match self.serve(waiting) {
+                Served::Reopen(reopening) => match self.mend(&reopening, waiting) {
+                    Some(mended) => self = mended,
+                    None => return,
+                },
+                Served::End(ended, closing) => {
+                    // Whoever hears that the spool is closed may open it again at once.
+                    drop(self);
+                    if let Some(reply) = closing {
+                        answer(reply, ended);
+                    }
+                    return;
+                }
+            }
         }
     }
 
     /// Serves requests until the spool ends, or until it has to be opened again.
-    fn serve(&mut self, waiting: &Receiver<Ticketed>) -> Option<Reopening> {
+    fn serve(&mut self, waiting: &Receiver<Ticketed>) -> Served {
         let mut group = Vec::new();
         loop {
             let due = self.due(Instant::now());
@@ -256,17 +275,13 @@ impl Writer {
             let now = Instant::now();
             let closing = self.serve_group(&mut group, now);
             if closing.is_some() || !more {
-                let ended = self.shut(now);
-                if let Some(reply) = closing {
-                    answer(reply, ended);
-                }
-                return None;
+                return Served::End(self.shut(now), closing);
             }
             self.tend(now);
             let reopening = self.look(now);
             self.tell(now);
-            if reopening.is_some() {
-                return reopening;
+            if let Some(reopening) = reopening {
+                return Served::Reopen(reopening);
             }
         }
     }
@@ -308,7 +323,7 @@ impl Writer {
             mut room,
             mut telling,
             mut refused,
-            repair,
+            mut repair,
             ..
         } = self;
         let epoch = database.epoch();
@@ -496,12 +511,8 @@ impl Writer {
                     self.telling.touch();
                 }
                 // What was refused for want of room may come again.
-                if self.room.has_room()
-                    && matches!(
-                        self.failing,
-                        Some(SpoolError::Full { .. } | SpoolError::DiskFull(_))
-                    )
-                {
+                let is_full = matches!(self.failing, Some(SpoolError::Full { .. }));
+                if is_full && self.room.has_room() {
                     self.failing = None;
                 }
             }

@@ -29,7 +29,7 @@ const CASES: u64 = 100;
 const RECORDS: u64 = 900;
 /// The position of the first record that was not released.
 const FIRST: u64 = 201;
-const PAGE: usize = 4096;
+const PAGE: usize = 1024;
 
 /// A generator that is the same everywhere: the seeds are part of the test.
 pub(crate) struct Random(u64);
