@@ -149,11 +149,11 @@ impl Repair {
             }
             (None, Some(_)) => self.try_out(database),
         };
-        looked.unwrap_or_else(|error| match error {
-            SpoolError::Corrupt { what, .. } => {
-                Look::Reopen(Reopening::Damaged(what, database.next_row()))
+        looked.unwrap_or_else(|error| {
+            if let SpoolError::Corrupt { what, .. } = error {
+                return Look::Reopen(Reopening::Damaged(what, database.next_row()));
             }
-            error => Look::Failing(error),
+            Look::Failing(error)
         })
     }
 

@@ -1,5 +1,7 @@
 //! The spool's thread: it groups what waits into one transaction and answers after the sync.
 
+mod mending;
+
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Instant;
 
@@ -10,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::format::{EncodedCommand, EncodedEntry};
 use super::health::Telling;
-use super::repair::{Look, PACE, Reopening, Repair};
+use super::repair::{Look, Reopening, Repair};
 use super::shedding::Room;
 use super::sqlite::{Database, Transaction};
 use super::{
@@ -313,73 +315,6 @@ impl Writer {
             Look::Reopen(reopening) => return Some(reopening),
         }
         None
-    }
-
-    /// Closes the database and opens it again. Until that works, all that is asked is refused.
-    fn mend(self, reopening: &Reopening, waiting: &Receiver<Ticketed>) -> Option<Self> {
-        let Self {
-            mut database,
-            mut held,
-            mut room,
-            mut telling,
-            mut refused,
-            mut repair,
-            ..
-        } = self;
-        let epoch = database.epoch();
-        if let Err(error) = database.cut_rest() {
-            tracing::warn!(%error, "the spool could not tidy its log up");
-        }
-        if matches!(reopening, Reopening::Damaged(..)) {
-            database.leave_files();
-        }
-        drop(database);
-        loop {
-            let error = match repair.reopen(reopening) {
-                Ok((database, _)) => {
-                    if database.epoch() != epoch {
-                        held.release = None;
-                    }
-                    room.look_again();
-                    telling.touch();
-                    return Some(Self {
-                        database,
-                        held,
-                        room,
-                        telling,
-                        failing: None,
-                        refused,
-                        repair,
-                    });
-                }
-                Err(error) => error,
-            };
-            tracing::warn!(%error, "the spool could not be opened again");
-            telling.tell_failing(error.to_string());
-            let until = Instant::now() + PACE;
-            let mut group = Vec::new();
-            while Instant::now() < until {
-                let most = room.limits().group_bytes();
-                let more = take_group(waiting, Some(until), most, &mut group);
-                for request in group.drain(..) {
-                    match request {
-                        Request::Release { next } => held.hold_release(next, until),
-                        Request::Status(status) => held.hold_status(status, until),
-                        Request::Close { reply } => {
-                            answer(reply, Err(error.clone()));
-                            return None;
-                        }
-                        request => {
-                            refused += 1;
-                            request.refuse(error.clone());
-                        }
-                    }
-                }
-                if !more {
-                    return None;
-                }
-            }
-        }
     }
 
     /// Serves a group: first all that write, in one transaction, then all that read. Returns the
