@@ -76,6 +76,14 @@ const READS_INSTANTS: &[(&str, &str)] = &[
         "driver of the simulated robot's model",
     ),
     (
+        "gateway/src/spool/repair.rs",
+        "driver: how often a failing disk is tried",
+    ),
+    (
+        "gateway/src/spool/writer/mending.rs",
+        "driver: how often a failing disk is tried",
+    ),
+    (
         "gateway/src/spool/writer.rs",
         "driver: how long a commit lingers",
     ),

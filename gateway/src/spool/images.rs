@@ -16,11 +16,15 @@ const LEVELS_MAX: usize = 16;
 /// Where SQLite keeps the `user_version` on the first page.
 const FORMAT_AT: usize = 60;
 
-/// How SQLite begins a file with pages of 4096 bytes, and what follows the two bytes that tell
-/// whether it has a log: no room is reserved, and the shares of a page that rows may take.
-const HEADER: &[u8] = b"SQLite format 3\0\x10\x00";
+/// How many pages of the schema are looked at: it has few.
+const SCHEMA_PAGES_MAX: usize = 64;
+
+/// How SQLite begins a file: a text and the size of its pages. What follows are two bytes that tell
+/// whether it has a log, how much room is reserved, and the shares of a page that rows may take.
+const HEADER: &[u8] = b"SQLite format 3\0";
+const PAGE_SIZE: [u8; 2] = [4, 0];
+const _: () = assert!(u16::from_be_bytes(PAGE_SIZE) as usize == PAGE_BYTES);
 const HEADER_REST: &[u8] = &[0, 64, 32, 32];
-const HEADER_END: usize = HEADER.len() + 2 + HEADER_REST.len();
 
 /// One version of one page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,17 +135,16 @@ impl Images {
             frame: None,
         };
         let header = self.load(first);
-        header.is_some_and(|page| {
-            let begins = page.starts_with(HEADER);
-            match page.get(HEADER.len()..HEADER_END) {
-                Some([2, 2, rest @ ..]) => begins && rest == HEADER_REST,
-                // A new one that was not opened yet.
-                Some([1, 1, rest @ ..]) => {
-                    begins && rest == HEADER_REST && self.log.frames.is_empty()
-                }
-                Some(_) | None => false,
-            }
-        })
+        let rest = header.as_ref().and_then(|page| {
+            let rest = page.strip_prefix(HEADER)?;
+            rest.strip_prefix(&PAGE_SIZE)
+        });
+        match rest {
+            Some([2, 2, rest @ ..]) => rest.starts_with(HEADER_REST),
+            // A new one that was not opened yet.
+            Some([1, 1, rest @ ..]) => rest.starts_with(HEADER_REST) && self.log.frames.is_empty(),
+            Some(_) | None => false,
+        }
     }
 
     /// The format that the program which made the database gave it.
@@ -171,21 +174,34 @@ impl Images {
         None
     }
 
-    /// Where a table begins, as the schema on the first page has it.
+    /// Where a table begins, as the schema that starts on the first page has it.
     fn root(&self, table: &str) -> Option<PageNumber> {
-        let number = PageNumber(1);
-        let page = self.newest(number)?;
-        pages::cells(&page, number).iter().find_map(|cell| {
-            let content = cell.content(|page| self.newest(page))?;
-            let columns = pages::columns(&content)?;
-            let [kind, name, _, root, ..] = columns.as_slice() else {
-                return None;
-            };
-            let is_it = kind.bytes() == Some(b"table") && name.bytes() == Some(table.as_bytes());
-            let root = u32::try_from(root.unsigned()?).ok()?;
-            is_it.then_some(PageNumber(root))
-        })
+        let mut waiting = vec![PageNumber(1)];
+        for _ in 0..SCHEMA_PAGES_MAX {
+            let number = waiting.pop()?;
+            let page = self.newest(number)?;
+            let root = pages::cells(&page, number).iter().find_map(|cell| {
+                let content = cell.content(|page| self.newest(page))?;
+                root_of(&content, table)
+            });
+            if root.is_some() {
+                return root;
+            }
+            waiting.extend(pages::children(&page, number));
+        }
+        None
     }
+}
+
+/// Where the table begins that a row of the schema is about, if it is this one.
+fn root_of(content: &[u8], table: &str) -> Option<PageNumber> {
+    let columns = pages::columns(content)?;
+    let [kind, name, _, root, ..] = columns.as_slice() else {
+        return None;
+    };
+    let is_it = kind.bytes() == Some(b"table") && name.bytes() == Some(table.as_bytes());
+    let root = u32::try_from(root.unsigned()?).ok()?;
+    is_it.then_some(PageNumber(root))
 }
 
 /// Where SQLite keeps the log of a database.

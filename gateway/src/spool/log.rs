@@ -192,7 +192,7 @@ impl Reading {
             .checked_sub(1)
             .and_then(|last| behind.get(..last)?.iter().rposition(commits));
         let is_blank = header.iter().all(|byte| *byte == 0);
-        let headless = !self.header_fits && !(is_blank && self.frames.is_empty());
+        let headless = !(self.header_fits || is_blank && self.frames.is_empty());
         let is_damaged = proven.is_some() || (headless && !self.frames.is_empty());
         let leaves_rest = !is_damaged && self.frames.len() > self.used;
         let cut = leaves_rest.then(|| Log::bytes(self.used as u64));

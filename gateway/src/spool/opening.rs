@@ -10,7 +10,8 @@
 //! reads the file by other means.
 
 use std::fs::{self, File, TryLockError};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use brrbrr_proto::id::{Epoch, Seq};
@@ -30,7 +31,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// The right to use the files of a spool. It ends with the process at the latest.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+    place: PathBuf,
 }
 
 impl Lock {
@@ -48,12 +50,21 @@ impl Lock {
         let file = file.map_err(|reason| file_error("open", &place, reason))?;
         for _ in 0..LOCK_TRIES {
             match file.try_lock() {
-                Ok(()) => return Ok(Self { _file: file }),
+                Ok(()) => return Ok(Self { file, place }),
                 Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
                 Err(TryLockError::Error(reason)) => return Err(file_error("lock", &place, reason)),
             }
         }
         Err(SpoolError::Locked(path.to_owned()))
+    }
+
+    /// Whether its name still points to it, so that others find it taken.
+    pub(super) fn is_in_place(&self) -> bool {
+        let held = self.file.metadata();
+        let named = fs::metadata(&self.place);
+        held.is_ok_and(|held| {
+            named.is_ok_and(|named| (held.dev(), held.ino()) == (named.dev(), named.ino()))
+        })
     }
 }
 
@@ -62,9 +73,17 @@ impl Lock {
 pub(super) fn open(path: &Path, now: WallClock) -> Result<(Database, SpoolState)> {
     let resumed = salvage::resume(path, now)?;
     let what = match settle(path) {
-        Ok(()) => match open_settled(path) {
+        Ok(cut) => match open_settled(path) {
             Err(SpoolError::Corrupt { what, .. }) => what,
-            other => return other.map(|opened| with_salvaged(opened, resumed)),
+            Err(error) => return Err(error),
+            Ok(opened) => {
+                // SQLite ignores these frames, but behind shorter commits that come later they
+                // would look like acknowledged ones.
+                if let Some(bytes) = cut {
+                    cut_log(path, bytes)?;
+                }
+                return Ok(with_salvaged(opened, resumed));
+            }
         },
         Err(SpoolError::Corrupt { what, .. }) => what,
         Err(error) => return Err(error),
@@ -94,8 +113,9 @@ fn with_salvaged(
     (database, state)
 }
 
-/// Sees to it that there is a database whose log SQLite can read to its end.
-fn settle(path: &Path) -> Result<()> {
+/// Sees to it that there is a database whose log SQLite can read to its end. Returns how long the
+/// log is to be cut where it has frames that SQLite will not use.
+fn settle(path: &Path) -> Result<Option<u64>> {
     let corrupt = |what: &str| SpoolError::Corrupt {
         path: path.to_owned(),
         what: what.to_owned(),
@@ -105,7 +125,7 @@ fn settle(path: &Path) -> Result<()> {
         return if log.exists() {
             Err(corrupt("there is a log without a database"))
         } else {
-            make(path)
+            make(path).map(|()| None)
         };
     }
     let images = Images::open(path).map_err(|reason| file_error("read", path, reason))?;
@@ -123,12 +143,7 @@ fn settle(path: &Path) -> Result<()> {
             "the last page of table record is not as it was written",
         ));
     }
-    match images.log().cut {
-        // SQLite ignores these frames, but behind shorter commits that come later they would look
-        // like acknowledged ones.
-        Some(bytes) => cut_log(path, bytes),
-        None => Ok(()),
-    }
+    Ok(images.log().cut)
 }
 
 /// Makes the tables and draws the epoch, beside, so that a crash leaves nothing half.

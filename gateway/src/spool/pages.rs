@@ -124,6 +124,21 @@ fn pointers(page: &[u8], number: PageNumber) -> Option<Vec<usize>> {
     )
 }
 
+/// All children of an inner page of a table; none where it is no such page.
+pub(super) fn children(page: &[u8], number: PageNumber) -> Vec<PageNumber> {
+    let Some((last, _)) = last_child(page, number) else {
+        return Vec::new();
+    };
+    let header = page.get(header_offset(number)..).unwrap_or_default();
+    let count = u16_at(header, 3).map_or(0, usize::from);
+    let (cells, _) = header.get(12..).unwrap_or_default().as_chunks::<2>();
+    let children = cells
+        .iter()
+        .take(count)
+        .filter_map(|at| u32_at(page, usize::from(u16::from_be_bytes(*at))));
+    children.map(PageNumber).chain([last]).collect()
+}
+
 /// The last child of an inner page of a table, and the highest row that lies before it.
 pub(super) fn last_child(page: &[u8], number: PageNumber) -> Option<(PageNumber, Option<u64>)> {
     let header = page.get(header_offset(number)..)?;

@@ -44,7 +44,7 @@ const PROBE_BYTES: usize = 64 * 1024;
 pub(super) struct Repair {
     path: PathBuf,
     limits: Limits,
-    _lock: Lock,
+    lock: Lock,
     /// The calendar goes on from here by the other clock: it only gives names to files.
     opened: (WallClock, Instant),
     looked: Instant,
@@ -91,7 +91,7 @@ impl Repair {
         let repair = Self {
             path: path.to_owned(),
             limits,
-            _lock: lock,
+            lock,
             opened: (now, opened),
             looked: opened,
             unread: false,
@@ -149,11 +149,11 @@ impl Repair {
             }
             (None, Some(_)) => self.try_out(database),
         };
-        looked.unwrap_or_else(|error| match error {
-            SpoolError::Corrupt { what, .. } => {
-                Look::Reopen(Reopening::Damaged(what, database.next_row()))
+        looked.unwrap_or_else(|error| {
+            if let SpoolError::Corrupt { what, .. } = error {
+                return Look::Reopen(Reopening::Damaged(what, database.next_row()));
             }
-            error => Look::Failing(error),
+            Look::Failing(error)
         })
     }
 
@@ -196,7 +196,7 @@ impl Repair {
                 Reopening::Stuck
             }
         };
-        // SQLite removes the log by its name when it closes the database.
+        // SQLite leaves the log of a database that has moved, and removes that of another one.
         let log = log_path(&self.path);
         if log.exists() {
             let to = log_path(&free_name(&self.path, self.calendar())?);
@@ -206,7 +206,10 @@ impl Repair {
     }
 
     /// Opens the database again, once it is closed.
-    pub(super) fn reopen(&self, reopening: &Reopening) -> Result<(Database, SpoolState)> {
+    pub(super) fn reopen(&mut self, reopening: &Reopening) -> Result<(Database, SpoolState)> {
+        if !self.lock.is_in_place() {
+            self.lock = Lock::take(&self.path)?;
+        }
         let now = self.calendar();
         let (database, state) = match reopening {
             Reopening::Damaged(what, next) if !salvage::is_under_way(&self.path) => {

@@ -336,10 +336,8 @@ impl Found {
         };
         match columns.as_slice() {
             [Value::Null, Value::Bytes(name)] => self.take_source(cell.row, name),
-            [Value::Null, ..] if columns.len() == 5 => {
-                if record_row(cell.row, &columns).is_some() {
-                    *first = Some(first.map_or(cell.row, |first: u64| first.min(cell.row)));
-                }
+            [Value::Null, ..] if record_row(cell.row, &columns).is_some() => {
+                *first = Some(first.map_or(cell.row, |first: u64| first.min(cell.row)));
             }
             [Value::Null, ..] if columns.len() == 4 => self.take_identity(image, &columns),
             [Value::Null, ..] if columns.len() == 7 => self.take_command(cell.row, &columns),

@@ -1,5 +1,7 @@
 //! The spool's thread: it groups what waits into one transaction and answers after the sync.
 
+mod mending;
+
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Instant;
 
@@ -10,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::format::{EncodedCommand, EncodedEntry};
 use super::health::Telling;
-use super::repair::{Look, PACE, Reopening, Repair};
+use super::repair::{Look, Reopening, Repair};
 use super::shedding::Room;
 use super::sqlite::{Database, Transaction};
 use super::{
@@ -208,6 +210,15 @@ pub(super) struct Writer {
     repair: Repair,
 }
 
+/// Why requests are no longer served.
+#[derive(Debug)]
+enum Served {
+    /// The database has to be opened again.
+    Reopen(Reopening),
+    /// The spool is closed: what became of its last write, and who asked for it.
+    End(Result<()>, Option<Reply<()>>),
+}
+
 impl Writer {
     pub(super) fn new(
         database: Database,
@@ -234,16 +245,26 @@ impl Writer {
     /// Serves requests until the last handle is gone or one of them closes the spool. Closes the
     /// database and opens it again where nothing else helps.
     pub(super) fn run(mut self, waiting: &Receiver<Ticketed>) {
-        while let Some(reopening) = self.serve(waiting) {
-            let Some(mended) = self.mend(&reopening, waiting) else {
-                return;
-            };
-            self = mended;
+        loop {
+            match self.serve(waiting) {
+                Served::Reopen(reopening) => match self.mend(&reopening, waiting) {
+                    Some(mended) => self = mended,
+                    None => return,
+                },
+                Served::End(ended, closing) => {
+                    // Whoever hears that the spool is closed may open it again at once.
+                    drop(self);
+                    if let Some(reply) = closing {
+                        answer(reply, ended);
+                    }
+                    return;
+                }
+            }
         }
     }
 
     /// Serves requests until the spool ends, or until it has to be opened again.
-    fn serve(&mut self, waiting: &Receiver<Ticketed>) -> Option<Reopening> {
+    fn serve(&mut self, waiting: &Receiver<Ticketed>) -> Served {
         let mut group = Vec::new();
         loop {
             let due = self.due(Instant::now());
@@ -256,17 +277,13 @@ impl Writer {
             let now = Instant::now();
             let closing = self.serve_group(&mut group, now);
             if closing.is_some() || !more {
-                let ended = self.shut(now);
-                if let Some(reply) = closing {
-                    answer(reply, ended);
-                }
-                return None;
+                return Served::End(self.shut(now), closing);
             }
             self.tend(now);
             let reopening = self.look(now);
             self.tell(now);
-            if reopening.is_some() {
-                return reopening;
+            if let Some(reopening) = reopening {
+                return Served::Reopen(reopening);
             }
         }
     }
@@ -298,73 +315,6 @@ impl Writer {
             Look::Reopen(reopening) => return Some(reopening),
         }
         None
-    }
-
-    /// Closes the database and opens it again. Until that works, all that is asked is refused.
-    fn mend(self, reopening: &Reopening, waiting: &Receiver<Ticketed>) -> Option<Self> {
-        let Self {
-            mut database,
-            mut held,
-            mut room,
-            mut telling,
-            mut refused,
-            repair,
-            ..
-        } = self;
-        let epoch = database.epoch();
-        if let Err(error) = database.cut_rest() {
-            tracing::warn!(%error, "the spool could not tidy its log up");
-        }
-        if matches!(reopening, Reopening::Damaged(..)) {
-            database.leave_files();
-        }
-        drop(database);
-        loop {
-            let error = match repair.reopen(reopening) {
-                Ok((database, _)) => {
-                    if database.epoch() != epoch {
-                        held.release = None;
-                    }
-                    room.look_again();
-                    telling.touch();
-                    return Some(Self {
-                        database,
-                        held,
-                        room,
-                        telling,
-                        failing: None,
-                        refused,
-                        repair,
-                    });
-                }
-                Err(error) => error,
-            };
-            tracing::warn!(%error, "the spool could not be opened again");
-            telling.tell_failing(error.to_string());
-            let until = Instant::now() + PACE;
-            let mut group = Vec::new();
-            while Instant::now() < until {
-                let most = room.limits().group_bytes();
-                let more = take_group(waiting, Some(until), most, &mut group);
-                for request in group.drain(..) {
-                    match request {
-                        Request::Release { next } => held.hold_release(next, until),
-                        Request::Status(status) => held.hold_status(status, until),
-                        Request::Close { reply } => {
-                            answer(reply, Err(error.clone()));
-                            return None;
-                        }
-                        request => {
-                            refused += 1;
-                            request.refuse(error.clone());
-                        }
-                    }
-                }
-                if !more {
-                    return None;
-                }
-            }
-        }
     }
 
     /// Serves a group: first all that write, in one transaction, then all that read. Returns the
@@ -496,12 +446,8 @@ impl Writer {
                     self.telling.touch();
                 }
                 // What was refused for want of room may come again.
-                if self.room.has_room()
-                    && matches!(
-                        self.failing,
-                        Some(SpoolError::Full { .. } | SpoolError::DiskFull(_))
-                    )
-                {
+                let is_full = matches!(self.failing, Some(SpoolError::Full { .. }));
+                if is_full && self.room.has_room() {
                     self.failing = None;
                 }
             }

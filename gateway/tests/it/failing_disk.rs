@@ -54,12 +54,10 @@ async fn numbers(spool: &Spool) -> Vec<u64> {
 async fn until(spool: &Spool, disk: Disk) -> String {
     let mut health = spool.health();
     let wait = health.wait_for(|health| health.disk == disk);
-    let health = tokio::time::timeout(PATIENCE, wait).await;
-    health
-        .expect("it never came to that")
-        .unwrap()
-        .detail
-        .clone()
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(health) => health.unwrap().detail.clone(),
+        Err(_) => panic!("it never came to that: {:?}", spool.health().borrow()),
+    }
 }
 
 /// Appends records from `number` on until one is refused; returns that one and the reason.
@@ -312,7 +310,7 @@ async fn a_replaced_file_is_moved_aside_for_all_that_was_in_the_old_one() {
         let other = path.with_extension("other");
         fs::write(&other, "somebody else's").unwrap();
         fs::rename(other, path).unwrap();
-        let is_aside = |name: &str| name.contains(".damaged-");
+        let is_aside = |name: &str| name.contains(".damaged-") && !name.ends_with("-wal");
         let files = fs::read_dir(path.parent().unwrap()).unwrap();
         let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
         for name in names.filter(|name| is_aside(name)) {
@@ -343,16 +341,15 @@ async fn a_page_that_rots_while_the_spool_is_open_leaves_a_hole_of_known_size() 
     let (mut due, mut holes) = (1, 0);
     for (at, covers, bytes) in &items {
         assert_eq!(at.0, due);
-        match Record::decode(bytes).unwrap().event {
-            Event::Tombstone(tombstone) => {
-                assert_eq!(
-                    (tombstone.loss, tombstone.count),
-                    (Loss::SpoolCorrupt, *covers)
-                );
-                assert!(tombstone.since.unwrap().wall < tombstone.until.unwrap().wall);
-                holes += 1;
-            }
-            _ => assert_eq!(number(bytes), due),
+        if let Event::Tombstone(tombstone) = Record::decode(bytes).unwrap().event {
+            assert_eq!(
+                (tombstone.loss, tombstone.count),
+                (Loss::SpoolCorrupt, *covers)
+            );
+            assert!(tombstone.since.unwrap().wall < tombstone.until.unwrap().wall);
+            holes += 1;
+        } else {
+            assert_eq!(number(bytes), due);
         }
         due += covers;
     }

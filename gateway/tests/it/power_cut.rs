@@ -311,11 +311,14 @@ fn string(text: &str) -> Option<(Vec<u8>, &str)> {
 /// A file, whatever its name is.
 type Inode = usize;
 
+/// Where a file was written and with what, or where it was cut.
+type Change = (u64, Option<Vec<u8>>);
+
 /// A folder of files as far as it was synced, and what was done since.
 #[derive(Debug, Default)]
 struct Disk {
     files: Vec<Vec<u8>>,
-    unsynced: BTreeMap<Inode, Vec<(u64, Option<Vec<u8>>)>>,
+    unsynced: BTreeMap<Inode, Vec<Change>>,
     /// The names now, and those that a power cut surely leaves.
     names: BTreeMap<PathBuf, Inode>,
     durable_names: BTreeMap<PathBuf, Inode>,
@@ -417,7 +420,7 @@ impl Disk {
 }
 
 /// Changes a file; a torn write ends at the last sector's edge before `torn`.
-fn put(content: &mut Vec<u8>, change: &(u64, Option<Vec<u8>>), torn: Option<usize>) {
+fn put(content: &mut Vec<u8>, change: &Change, torn: Option<usize>) {
     let (offset, bytes) = change;
     let begin = usize::try_from(*offset).unwrap();
     let Some(bytes) = bytes else {

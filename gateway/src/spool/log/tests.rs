@@ -12,6 +12,7 @@ fn log(commits: u32) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("any.db");
     let database = Connection::open(&path).unwrap();
+    database.pragma_update(None, "page_size", 1024).unwrap();
     for (pragma, value) in [("locking_mode", "EXCLUSIVE"), ("journal_mode", "WAL")] {
         database
             .pragma_update_and_check(None, pragma, value, |_| Ok(()))
@@ -67,7 +68,7 @@ fn a_torn_last_transaction_is_cut_and_no_damage() {
         assert_eq!(log.cut, Some(at(ends[3]) as u64));
         assert_eq!(log.frames.len(), ends[3]);
     }
-    let short = read(&bytes[..at(ends[3]) + 5000]);
+    let short = read(&bytes[..at(ends[3]) + 500]);
     assert_eq!((short.is_damaged, short.frames.len()), (false, ends[3]));
 }
 
@@ -77,7 +78,7 @@ fn a_frame_that_rotted_before_acknowledged_commits_is_damage_and_takes_only_itse
     let whole = read(&bytes);
     let ends = commits(&whole);
     // In the head of a frame, where it names its page, and in its page.
-    for (frame, offset) in [(0, 30), (ends[0], 20), (ends[1], 100), (ends[3] - 1, 4000)] {
+    for (frame, offset) in [(0, 30), (ends[0], 20), (ends[1], 100), (ends[3] - 1, 1000)] {
         let mut rotten = bytes.clone();
         rotten[at(frame) + offset] ^= 4;
         let log = read(&rotten);
