@@ -1,5 +1,6 @@
 //! Random use of a spool with a tiny budget, compared with a naive model after each step.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use brrbrr_gateway::spool::{Limits, ReadBack, Spool};
@@ -67,6 +68,8 @@ struct Model {
     released: usize,
     /// The end of the highest read since the spool was opened.
     read: usize,
+    /// Those that were read as they are since then: they are on their way.
+    under_way: BTreeSet<usize>,
     /// How many there were when the fates were looked at.
     looked: usize,
     shift: i64,
@@ -107,7 +110,7 @@ impl Model {
     }
 
     /// Compares rows that follow each other from `first` on.
-    fn check_items(&self, back: &ReadBack) {
+    fn check_items(&mut self, back: &ReadBack) {
         let mut at = back.first;
         for item in &back.items {
             let record = Record::decode(&item.record).unwrap();
@@ -121,7 +124,10 @@ impl Model {
                 at.0
             };
             assert!(begin == at.0 || at == back.first);
-            self.check_row(self.index(Seq(begin)), self.index(end), &record);
+            let begin = self.index(Seq(begin));
+            if self.check_row(begin, self.index(end), &record) == Fate::Kept {
+                self.under_way.insert(begin);
+            }
             at = end;
         }
     }
@@ -146,6 +152,7 @@ impl Model {
         self.fates = fates;
         self.looked = self.made.len();
         self.read = self.released;
+        self.under_way.clear();
     }
 
     /// What went since the last look went in the right order.
@@ -169,7 +176,7 @@ impl Model {
                 .iter()
                 .find(|at| kind(**at) == kind(gone) && **at < gone && !is_tiny(**at));
             assert_eq!(older, None, "{gone} went before what is older");
-            if gone < self.read {
+            if self.under_way.contains(&gone) {
                 let waits = |at: &&usize| kind(**at) < Kind::Essential && !is_tiny(**at);
                 let waiting = waiting.iter().find(waits);
                 assert_eq!(waiting, None, "{gone} was under way");
@@ -393,6 +400,7 @@ async fn run(seed: u64) {
         fates: Vec::new(),
         released: 0,
         read: 0,
+        under_way: BTreeSet::new(),
         looked: 0,
         shift: 1,
     };
