@@ -141,6 +141,12 @@ impl Row {
 pub(super) struct Change {
     pub(super) row: u64,
     pub(super) record: EncodedRecord,
+    /// How many samples are merged into others.
+    pub(super) thinned: u64,
+    /// How many records are gone, samples within thinned ones counted.
+    pub(super) shed: u64,
+    /// Whether it makes room.
+    pub(super) gains: bool,
 }
 
 /// What is to be done to some rows.
@@ -150,29 +156,6 @@ pub(super) struct Worked {
     pub(super) changes: Vec<Change>,
     /// The row up to which the measure has worked.
     pub(super) until: u64,
-    /// How many samples are merged into others.
-    pub(super) thinned: u64,
-    /// How many records are gone, samples within thinned ones counted.
-    pub(super) shed: u64,
-    /// What the rows that tombstones replace cost, and what the tombstones cost.
-    before: u64,
-    after: u64,
-}
-
-impl Worked {
-    /// Whether more room is taken than made.
-    pub(super) const fn grows(&self) -> bool {
-        self.after > self.before
-    }
-
-    /// Leaves everything as it is, and yet goes on behind it.
-    pub(super) fn leave(&mut self) {
-        let until = self.until;
-        *self = Self {
-            until,
-            ..Self::default()
-        };
-    }
 }
 
 /// A row that is intact and yet no record.
@@ -347,9 +330,13 @@ fn close_samples(
     };
     let record = encode(&record, covers, at)?;
     if cost(record.class, &record.bytes) < samples.cost {
-        worked.thinned += samples.rows - 1;
-        let row = samples.begin;
-        worked.changes.push(Change { row, record });
+        worked.changes.push(Change {
+            row: samples.begin,
+            record,
+            thinned: samples.rows - 1,
+            shed: 0,
+            gains: true,
+        });
     }
     Ok(())
 }
@@ -431,12 +418,13 @@ fn loss(row: &Row, class: Class) -> Result<Option<Losses>, Undecodable> {
             thinned.since,
         )),
         Event::Tombstone(tombstone) => {
-            // One made here that had no room for two more stamps.
-            let only = (tombstone.count == 1 && tombstone.loss == Loss::SpoolFull).then_some(stamp);
+            // One made here may have had no room for two more stamps: its own is that of the newest.
+            let newest = (tombstone.loss == Loss::SpoolFull).then_some(stamp);
+            let only = newest.filter(|_| tombstone.count == 1);
             Some(Losses {
                 loss: tombstone.loss,
                 since: tombstone.since.or(only),
-                until: tombstone.until.or(only),
+                until: tombstone.until.or(newest),
                 ..whole(stamp, 0, tombstone.count, stamp)
             })
         }
@@ -481,13 +469,13 @@ fn close_losses(losses: Option<Losses>, at: &Row, worked: &mut Worked) -> Result
     if cost(record.class, &record.bytes) > losses.cost {
         record = encode(&tombstone(None, None), covers, at)?;
     }
-    worked.before = worked.before.saturating_add(losses.cost);
-    worked.after = worked
-        .after
-        .saturating_add(cost(record.class, &record.bytes));
-    worked.shed = worked.shed.saturating_add(losses.shed);
-    let row = losses.begin;
-    worked.changes.push(Change { row, record });
+    worked.changes.push(Change {
+        row: losses.begin,
+        thinned: 0,
+        shed: losses.shed,
+        gains: cost(record.class, &record.bytes) < losses.cost,
+        record,
+    });
     Ok(())
 }
 

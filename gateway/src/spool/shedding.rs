@@ -118,6 +118,17 @@ struct Floor {
     is_short: bool,
 }
 
+/// What was done since the spool was last not short.
+#[derive(Debug)]
+struct Short {
+    /// When room was made for the last time.
+    at: Instant,
+    /// Why.
+    reason: String,
+    /// The worst that was done for it.
+    worst: Option<Measure>,
+}
+
 /// Makes room. Owned by the spool's thread.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -129,8 +140,7 @@ pub(super) struct Room {
     /// The last step did something, so there may be more to do.
     is_busy: bool,
     rest_until: Option<Instant>,
-    /// When room was made, and the worst that was done for it since the spool was not short.
-    short: Option<(Instant, Option<Measure>)>,
+    short: Option<Short>,
     /// Samples that were merged into others.
     pub(super) thinned: u64,
     /// Records that are gone.
@@ -257,27 +267,25 @@ impl Room {
         let step = self.is_busy.then_some(now);
         let pause = if self.floor.is_short { LOOK } else { IDLE_LOOK };
         let look = self.floor.looked.map(|looked| looked + pause);
-        let calm = self.short.filter(|_| !self.is_over());
-        let calm = calm.map(|(at, _)| at + SHORT_FOR);
+        let calm = self.short.as_ref().filter(|_| !self.is_over());
+        let calm = calm.map(|short| short.at + SHORT_FOR);
         [step, look, calm].into_iter().flatten().min()
     }
 
     /// How the storage is, as far as room goes, with a sentence for people.
     pub(super) fn disk(&mut self, now: Instant) -> (Disk, String) {
         let is_over = self.is_over();
-        self.short = self
-            .short
-            .filter(|(at, _)| is_over || now < *at + SHORT_FOR);
-        let Some((_, worst)) = self.short else {
+        self.short
+            .take_if(|short| !is_over && now >= short.at + SHORT_FOR);
+        let Some(short) = &self.short else {
             return if is_over {
                 (Disk::Short, self.reason())
             } else {
                 (Disk::Fine, String::new())
             };
         };
-        let reason = self.reason();
-        let doing = match worst {
-            None => return (Disk::Short, reason),
+        let doing = match short.worst {
+            None => return (Disk::Short, short.reason.clone()),
             Some(Measure::Thin(_)) => "telemetry is thinned",
             Some(Measure::Shed(Class::Telemetry | Class::Gap)) => "the oldest telemetry goes",
             Some(Measure::Shed(Class::Custom)) => "the oldest custom events go",
@@ -285,7 +293,17 @@ impl Room {
                 "the oldest changes, alarms and command updates go"
             }
         };
-        (Disk::Short, format!("{reason}: {doing}"))
+        (Disk::Short, format!("{}: {doing}", short.reason))
+    }
+
+    /// Room was made.
+    fn note(&mut self, measure: Option<Measure>, now: Instant) {
+        let before = self.short.as_ref().and_then(|short| short.worst);
+        self.short = Some(Short {
+            at: now,
+            reason: self.reason(),
+            worst: before.into_iter().chain(measure).max_by_key(severity),
+        });
     }
 
     const fn is_over(&self) -> bool {
@@ -366,7 +384,8 @@ impl Room {
             free.saturating_sub(usage.free)
         };
         let spare = usage.used.saturating_sub(limits.share());
-        let has_spare = spare > limits.reserve();
+        // More than what passes through may add to the share, so that it rests there.
+        let has_spare = spare > limits.reserve() * 2;
         if lacking > 0 && wanted > 0 && !has_spare {
             return Need::Refusal;
         }
@@ -397,18 +416,18 @@ impl Room {
         let mut worked = retention::work(task.measure, &rows, goal)
             .map_err(|undecodable| self.undecodable(&undecodable))?;
         let is_full = usage.used + usage.log.max(self.limits.log_bytes()) > self.limits.full();
-        if worked.grows() && is_full {
-            // Losing these would make no room. They go together with their neighbours.
-            worked.leave();
+        if is_full {
+            // A record that is no larger than its tombstone goes together with its neighbours.
+            worked.changes.retain(|change| change.gains);
         }
         if !worked.changes.is_empty() {
             database.transaction(|transaction| transaction.replace(&worked.changes))?;
-            let worst = self.short.and_then(|(_, worst)| worst);
-            let worst = worst.filter(|worst| severity(*worst) > severity(task.measure));
-            self.short = Some((now, worst.or(Some(task.measure))));
+            self.note(Some(task.measure), now);
         }
-        self.thinned = self.thinned.saturating_add(worked.thinned);
-        self.shed = self.shed.saturating_add(worked.shed);
+        for change in &worked.changes {
+            self.thinned = self.thinned.saturating_add(change.thinned);
+            self.shed = self.shed.saturating_add(change.shed);
+        }
         let is_stuck = worked.until <= task.from;
         let until = if is_stuck { task.end } else { worked.until };
         self.plan.worked(&task, until);
@@ -433,14 +452,13 @@ impl Room {
             return Ok(false);
         }
         database.give_back(bytes.min(GIVE_BACK_STEP))?;
-        let worst = self.short.and_then(|(_, worst)| worst);
-        self.short = Some((now, worst));
+        self.note(None, now);
         Ok(true)
     }
 }
 
 /// The worse, the higher.
-const fn severity(measure: Measure) -> u64 {
+const fn severity(measure: &Measure) -> u64 {
     match measure {
         Measure::Thin(_) => 0,
         Measure::Shed(class) => 1 + class.number(),

@@ -100,7 +100,7 @@ impl Rows {
             .collect();
         let worked = work(task.measure, &rows, goal).unwrap();
         assert!(worked.until > task.from, "a step gets on");
-        for Change { row, record } in worked.changes {
+        for Change { row, record, .. } in worked.changes {
             let gone: Vec<u64> = self
                 .0
                 .range(row..row + record.covers)
