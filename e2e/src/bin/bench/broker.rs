@@ -1,5 +1,7 @@
 //! The robot's end of its broker, and a plain MQTT client for the floor, each on a thread of its own.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -106,6 +108,41 @@ impl Hop {
         let began = Instant::now();
         self.orders.blocking_send(()).unwrap();
         self.robot.next().0 - began
+    }
+}
+
+/// A robot that says where it is, again and again, until it is dropped.
+#[derive(Debug)]
+pub struct MovingRobot(Arc<AtomicBool>);
+
+impl MovingRobot {
+    /// How often it says so: more often than a relay wants to hear it.
+    const EVERY: Duration = Duration::from_millis(100);
+
+    /// Connects and begins.
+    pub fn start(url: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (told, url) = (Arc::clone(&stop), url.to_owned());
+        std::thread::spawn(move || {
+            on_a_runtime(async {
+                let (_connection, channel) = connect(&url).await;
+                let mut x = 0_u32;
+                while !told.load(Ordering::Relaxed) {
+                    x += 1;
+                    let status =
+                        format!(r#"{{"status": {{"state": "moving", "x": {x}, "y": 0}}}}"#);
+                    publish(&channel, FROM_ROBOT, status.as_bytes()).await;
+                    tokio::time::sleep(Self::EVERY).await;
+                }
+            });
+        });
+        Self(stop)
+    }
+}
+
+impl Drop for MovingRobot {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

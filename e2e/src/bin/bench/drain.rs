@@ -8,6 +8,7 @@ use brrbrr_e2e::building::Building;
 use brrbrr_e2e::gateway::{Adapter, Gateway};
 use brrbrr_e2e::metrics::{Histogram, Page};
 use brrbrr_e2e::relay::Relay;
+use brrbrr_e2e::vhost::Vhost;
 use brrbrr_e2e::wait::wait_until;
 use brrbrr_gateway::spool::{Limits, Spool};
 use brrbrr_proto::time::WallClock;
@@ -15,7 +16,7 @@ use brrbrr_proto::up::Record;
 use rusqlite::Connection;
 
 use crate::accepts::record;
-use crate::broker::on_a_runtime;
+use crate::broker::{MovingRobot, on_a_runtime};
 use crate::machine::{self, Memory, processor_time};
 use crate::table::{Table, median};
 
@@ -35,8 +36,12 @@ pub fn run(table: &mut Table, folder: &Path) {
     let folder = folder.join("drain");
     std::fs::create_dir(&folder).unwrap();
     let relay = Relay::start(&folder, &Building::sample());
-    let mut gateway = Gateway::start(&folder, &relay, ROBOT, &Adapter::Sim { speed: 1.0 });
+    let vhost = Vhost::create();
+    let url = vhost.url().to_owned();
+    let adapter = Adapter::Amqp { url, wire: "json" };
+    let mut gateway = Gateway::start(&folder, &relay, ROBOT, &adapter);
     gateway.await_link();
+    let _robot = MovingRobot::start(vhost.url());
     let idle = [gateway.id(), relay.id()].map(Memory::of);
     let (mut rates, mut floors, mut shares) = (Vec::new(), Vec::new(), Vec::new());
     let mut ages = Histogram::default();
