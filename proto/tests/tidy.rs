@@ -76,6 +76,10 @@ const READS_INSTANTS: &[(&str, &str)] = &[
         "driver of the simulated robot's model",
     ),
     (
+        "gateway/src/status.rs",
+        "tells people for how long the disk has been as it is",
+    ),
+    (
         "gateway/src/spool/repair.rs",
         "driver: how often a failing disk is tried",
     ),
