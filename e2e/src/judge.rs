@@ -72,8 +72,8 @@ pub struct Verdict {
     pub invented: Faults,
     /// Positions that nothing stands for, that stand twice, or that the cursor belies.
     pub holes: Faults,
-    /// Positions that a tombstone stands for.
-    pub shed: u64,
+    /// Tombstones and what they say. Nothing is to be shed or lost, so there are to be none.
+    pub tombstones: Faults,
 }
 
 /// How many faults of a sort, and some of them.
@@ -110,7 +110,10 @@ impl Judge {
                     }
                 }
             }
-            Event::Tombstone(tombstone) => self.verdict.shed += tombstone.count,
+            Event::Tombstone(tombstone) => {
+                let what = format!("{}: position {seq}: {tombstone:?}", self.stream);
+                self.verdict.tombstones.add(what);
+            }
             Event::Custom(_)
             | Event::Changed(_)
             | Event::Arrived(_)
@@ -182,8 +185,9 @@ impl Verdict {
             &self.reordered,
             &self.invented,
             &self.holes,
+            &self.tombstones,
         ];
-        faults.into_iter().all(|faults| faults.count == 0) && self.shed == 0
+        faults.into_iter().all(|faults| faults.count == 0)
     }
 }
 
@@ -200,13 +204,14 @@ impl fmt::Display for Verdict {
             ("reordered", &self.reordered),
             ("invented", &self.invented),
             ("holes", &self.holes),
+            ("tombstones", &self.tombstones),
         ] {
             write!(f, ", {} {name}", faults.count)?;
             if faults.count > 0 {
                 write!(f, " {:?}", faults.examples)?;
             }
         }
-        write!(f, ", {} shed", self.shed)
+        Ok(())
     }
 }
 
@@ -372,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tombstone_leaves_no_hole_but_what_it_stands_for_is_lost_and_shed() {
+    fn a_tombstone_leaves_no_hole_but_is_a_fault_and_what_it_stands_for_is_lost() {
         let mut rows = rows();
         rows.drain(4..8);
         let tombstone = Tombstone {
@@ -383,8 +388,23 @@ mod tests {
         };
         rows.insert(4, (5, 4, record(Event::Tombstone(tombstone))));
         let verdict = judged(&rows, 21);
-        let counts = (verdict.holes.count, verdict.lost.count, verdict.shed);
-        assert_eq!(counts, (0, 4, 4));
+        let counts = [&verdict.holes, &verdict.lost, &verdict.tombstones].map(|own| own.count);
+        assert_eq!(counts, [0, 4, 1]);
+        assert!(!verdict.is_clean());
+    }
+
+    #[test]
+    fn a_tombstone_of_nobody_knows_how_many_is_a_fault_where_nothing_is_lost() {
+        let mut rows = rows();
+        let tombstone = Tombstone {
+            count: 0,
+            loss: Loss::SpoolCorrupt,
+            since: None,
+            until: None,
+        };
+        rows.push((21, 1, record(Event::Tombstone(tombstone))));
+        let verdict = judged(&rows, 22);
+        assert_eq!(verdict.lost.count, 0);
         assert!(!verdict.is_clean());
     }
 
