@@ -263,7 +263,7 @@ impl Fleet {
         bytes: usize,
         now: Now,
     ) {
-        self.stores.end(robot);
+        self.stores.end(robot, bytes);
         self.with(robot, now, |link| link.handle_stored(session, next, bytes));
     }
 
@@ -275,7 +275,7 @@ impl Fleet {
         bytes: usize,
         now: Now,
     ) {
-        self.stores.end(robot);
+        self.stores.end(robot, bytes);
         self.with(robot, now, |link| link.handle_store_failed(session, bytes));
     }
 
@@ -427,8 +427,9 @@ impl Fleet {
         while let Some(output) = member.link.poll_output() {
             match output {
                 Output::Store(store) => {
-                    stored = stored.max(Some(bytes_of(&store.items)));
-                    self.stores.push(robot, store);
+                    let bytes = bytes_of(&store.items);
+                    stored = stored.max(Some(bytes));
+                    self.stores.push(robot, bytes, store);
                     continue;
                 }
                 Output::Recall { .. } | Output::RenewLedger { .. } => recalls = true,

@@ -4,7 +4,7 @@
 //! and the ledger's `applied` position moves last, so after a crash in the middle the same records
 //! are applied once more and change nothing twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, RobotId, Seq};
@@ -52,6 +52,8 @@ pub struct Projection {
     metrics: Arc<LinkMetrics>,
     /// What `applied` is in the ledger, as far as this process wrote it. One entry for each robot.
     applied: Mutex<BTreeMap<RobotId, Cursor>>,
+    /// Streams of which something in the journal could not be applied.
+    behind: Mutex<BTreeSet<(RobotId, Epoch)>>,
 }
 
 impl Projection {
@@ -69,6 +71,7 @@ impl Projection {
             live,
             metrics,
             applied: Mutex::new(BTreeMap::new()),
+            behind: Mutex::new(BTreeSet::new()),
         }
     }
 
@@ -120,6 +123,22 @@ impl Projection {
     /// # Errors
     /// Where a store is away; nothing is lost by trying again.
     pub async fn apply(&self, run: &Run) -> Result<(), ProjectionError> {
+        let robot = run.robot;
+        let stream = (robot, run.epoch);
+        if self.is_behind(stream) {
+            // An earlier run is in the journal and not applied; this one must not hide it.
+            self.catch_up(robot, run.epoch).await?;
+            self.set_behind(stream, false);
+            return Ok(());
+        }
+        let applied = self.apply_run(run).await;
+        if applied.is_err() {
+            self.set_behind(stream, true);
+        }
+        applied
+    }
+
+    async fn apply_run(&self, run: &Run) -> Result<(), ProjectionError> {
         let timeline = self.timeline(run).await?;
         let mut effects = Effects::default();
         let mut next = run.first;
@@ -322,6 +341,20 @@ impl Projection {
             }
         }
         Ok(())
+    }
+
+    fn is_behind(&self, stream: (RobotId, Epoch)) -> bool {
+        let behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        behind.contains(&stream)
+    }
+
+    fn set_behind(&self, stream: (RobotId, Epoch), is_behind: bool) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_behind {
+            behind.insert(stream);
+        } else {
+            behind.remove(&stream);
+        }
     }
 
     fn note(&self, robot: RobotId, cursor: Cursor) {

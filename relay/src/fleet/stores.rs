@@ -12,8 +12,9 @@ use brrbrr_proto::id::RobotId;
 pub struct Stores<T> {
     /// Robots whose runs may be in work at a time.
     limit: usize,
+    /// How many bytes of runs are in work. Bytes and not runs, since runs are joined in work.
     in_work: BTreeMap<RobotId, usize>,
-    held: VecDeque<(RobotId, T)>,
+    held: VecDeque<(RobotId, usize, T)>,
     peak: usize,
 }
 
@@ -29,28 +30,28 @@ impl<T> Stores<T> {
         }
     }
 
-    /// A robot sent a run. [`Stores::poll_next`] says when it is to be stored.
-    pub fn push(&mut self, robot: RobotId, run: T) {
-        self.held.push_back((robot, run));
+    /// A robot sent a run of so many bytes. [`Stores::poll_next`] says when it is to be stored.
+    pub fn push(&mut self, robot: RobotId, bytes: usize, run: T) {
+        self.held.push_back((robot, bytes, run));
     }
 
     /// The next run to store. [`Stores::end`] must follow.
     pub fn poll_next(&mut self) -> Option<(RobotId, T)> {
-        let (robot, _) = self.held.front()?;
+        let (robot, ..) = self.held.front()?;
         if !self.in_work.contains_key(robot) && self.in_work.len() >= self.limit {
             return None;
         }
-        let (robot, run) = self.held.pop_front()?;
-        *self.in_work.entry(robot).or_default() += 1;
+        let (robot, bytes, run) = self.held.pop_front()?;
+        *self.in_work.entry(robot).or_default() += bytes;
         self.peak = self.peak.max(self.in_work.len());
         Some((robot, run))
     }
 
-    /// One run of the robot is stored, or could not be.
-    pub fn end(&mut self, robot: RobotId) {
-        if let Some(runs) = self.in_work.get_mut(&robot) {
-            *runs -= 1;
-            if *runs == 0 {
+    /// So many bytes of the robot's runs are stored, or could not be.
+    pub fn end(&mut self, robot: RobotId, bytes: usize) {
+        if let Some(in_work) = self.in_work.get_mut(&robot) {
+            *in_work = in_work.saturating_sub(bytes);
+            if *in_work == 0 {
                 self.in_work.remove(&robot);
             }
         }
@@ -64,7 +65,7 @@ impl<T> Stores<T> {
     /// Drops all that is known of a robot.
     pub fn forget(&mut self, robot: RobotId) {
         self.in_work.remove(&robot);
-        self.held.retain(|(whose, _)| *whose != robot);
+        self.held.retain(|(whose, ..)| *whose != robot);
     }
 
     /// The most robots whose runs were in work at a time.
@@ -87,16 +88,29 @@ mod tests {
     #[test]
     fn what_is_held_of_a_robot_that_is_forgotten_makes_no_work_and_keeps_no_place() {
         let mut stores = Stores::new(1);
-        stores.push(robot(1), 'a');
-        stores.push(robot(2), 'b');
+        stores.push(robot(1), 5, 'a');
+        stores.push(robot(2), 5, 'b');
         assert_eq!(stores.poll_next(), Some((robot(1), 'a')));
         assert_eq!(stores.poll_next(), None);
         stores.forget(robot(2));
         stores.forget(robot(1));
-        stores.push(robot(3), 'c');
+        stores.push(robot(3), 5, 'c');
         assert_eq!(stores.poll_next(), Some((robot(3), 'c')));
-        stores.end(robot(1));
+        stores.end(robot(1), 5);
         assert_eq!(stores.poll_next(), None);
+    }
+
+    #[test]
+    fn runs_that_were_joined_in_work_end_together() {
+        let mut stores = Stores::new(1);
+        stores.push(robot(1), 5, 'a');
+        stores.push(robot(1), 7, 'b');
+        stores.push(robot(2), 1, 'c');
+        assert_eq!(stores.poll_next(), Some((robot(1), 'a')));
+        assert_eq!(stores.poll_next(), Some((robot(1), 'b')));
+        assert_eq!(stores.poll_next(), None);
+        stores.end(robot(1), 12);
+        assert_eq!(stores.poll_next(), Some((robot(2), 'c')));
     }
 
     proptest! {
@@ -110,9 +124,9 @@ mod tests {
             let mut seen: BTreeMap<RobotId, Vec<usize>> = BTreeMap::new();
             let count = pushes.len();
             for (number, (who, ends)) in pushes.into_iter().enumerate() {
-                stores.push(robot(who), number);
+                stores.push(robot(who), 10, number);
                 if ends && let Some(first) = in_work.pop_front() {
-                    stores.end(first);
+                    stores.end(first, 10);
                 }
                 while let Some((who, number)) = stores.poll_next() {
                     in_work.push_back(who);
@@ -120,7 +134,7 @@ mod tests {
                 }
             }
             while let Some(first) = in_work.pop_front() {
-                stores.end(first);
+                stores.end(first, 10);
                 while let Some((who, number)) = stores.poll_next() {
                     in_work.push_back(who);
                     seen.entry(who).or_default().push(number);
