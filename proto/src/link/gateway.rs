@@ -119,6 +119,8 @@ pub enum Closed {
     Unknown,
     /// The spool has begun a new epoch.
     Renewed,
+    /// It was open for so long that the two clocks may have come apart.
+    Aged,
 }
 
 /// The gateway half of the link. See the module's documentation.
@@ -315,6 +317,7 @@ impl Gateway {
                     session.read.retry_at(),
                     live,
                     session.held_until,
+                    session.renew_at(),
                 ]
                 .into_iter()
                 .flatten()
@@ -340,6 +343,11 @@ impl Gateway {
         };
         if session.silent_at() <= now.uptime {
             self.close(Closed::Silent);
+            self.greet(0, now);
+            return;
+        }
+        if session.renew_at().is_some_and(|at| at <= now.uptime) {
+            self.close(Closed::Aged);
             self.greet(0, now);
             return;
         }

@@ -9,12 +9,17 @@
 //! wake  -> Load   -> handle_loaded   -> commands -> beat -> Delivered
 //! ```
 
+mod clock;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
+pub use clock::BoardClock;
+use clock::{Anchor, SessionClock};
+
 use super::{COMMANDS_TIMEOUT, LONGEST_INTERVAL, SHORTEST_BEAT_INTERVAL, SILENT_BEATS};
 use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
-use crate::id::{BootId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
+use crate::id::{Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
 use crate::live::{Live, Status};
 use crate::time::{Uptime, WallClock};
 use crate::up::{Batch, Beat, Gone, Hello, Item, Report, Up};
@@ -33,32 +38,6 @@ pub struct Grants {
     pub live_interval: Duration,
     /// The longest time between two beats.
     pub beat_interval: Duration,
-}
-
-/// What to add to the uptime of a board's boot to get the relay's calendar: microseconds since 1970
-/// at the moment of the boot, between two bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BoardClock {
-    /// Which boot.
-    pub boot: BootId,
-    /// Surely not less: the board had heard from the relay when it sent a frame.
-    pub earliest: i64,
-    /// Surely not more: a frame cannot come in before it was sent.
-    pub latest: i64,
-}
-
-impl BoardClock {
-    /// The middle of the bounds.
-    #[must_use]
-    pub const fn estimate(&self) -> i64 {
-        i64::midpoint(self.earliest, self.latest)
-    }
-
-    /// How far the estimate may be off, in microseconds.
-    #[must_use]
-    pub const fn uncertainty(&self) -> u64 {
-        self.latest.abs_diff(self.earliest).div_ceil(2)
-    }
 }
 
 /// The relay's own clocks.
@@ -179,23 +158,6 @@ struct Greeting {
     anchor: Anchor,
 }
 
-/// Ties the relay's calendar to its clock that only counts on, so that setting the calendar does not
-/// disturb a session's estimates: microseconds since 1970 when that clock was at zero.
-#[derive(Debug, Clone, Copy)]
-struct Anchor(i64);
-
-impl Anchor {
-    fn of(now: Now) -> Self {
-        Self(now.wall.0.saturating_sub(micros(now.uptime)))
-    }
-
-    /// When a board booted whose clock shows `board` now, in microseconds since 1970.
-    fn boot(self, now: Uptime, board: Uptime) -> i64 {
-        let now = self.0.saturating_add(micros(now));
-        now.saturating_sub(micros(board))
-    }
-}
-
 #[derive(Debug)]
 struct Session {
     id: SessionId,
@@ -208,9 +170,7 @@ struct Session {
     /// Everything before was handed to the journal.
     received: Seq,
     storing_bytes: usize,
-    anchor: Anchor,
-    welcomed_at: Uptime,
-    clock: BoardClock,
+    clock: SessionClock,
     heard_at: Uptime,
     live_count: u64,
     down: DownState,
@@ -331,14 +291,12 @@ impl Relay {
             stored: up_next,
             received: up_next,
             storing_bytes: 0,
-            anchor: greeting.anchor,
-            welcomed_at: now.uptime,
-            clock: BoardClock {
-                boot: greeting.hello.boot,
-                // Replaced by the first frame of the session, which shows that the welcome was heard.
-                earliest: i64::MIN,
-                latest: greeting.latest_boot,
-            },
+            clock: SessionClock::new(
+                greeting.anchor,
+                greeting.hello.boot,
+                greeting.latest_boot,
+                now.uptime,
+            ),
             heard_at: now.uptime,
             live_count: 0,
             down: DownState {
@@ -371,7 +329,7 @@ impl Relay {
             return;
         }
         session.heard_at = now.uptime;
-        session.hear_clock(sent, now.uptime);
+        session.clock.hear(sent, now.uptime);
         match message {
             Up::Batch(batch) => self.handle_batch(batch),
             Up::Beat(beat) => self.handle_beat(beat),
@@ -391,7 +349,7 @@ impl Relay {
         {
             session.live_count = live.count;
             session.heard_at = now.uptime;
-            let age = session.age(live.sampled, now.uptime);
+            let age = session.clock.age(live.sampled, now.uptime);
             self.outputs.push_back(Output::Status(live.status, age));
         }
     }
@@ -578,7 +536,7 @@ impl Relay {
             epoch: session.epoch,
             first,
             items,
-            clock: session.clock,
+            clock: session.clock.board(),
         };
         self.outputs.push_back(Output::Store(store));
     }
@@ -632,29 +590,6 @@ pub fn bytes_of(items: &[Item]) -> usize {
     items.iter().map(|item| item.record.len()).sum()
 }
 
-impl Session {
-    /// A frame that was sent at `sent`, by the board's clock, came in at `now`.
-    fn hear_clock(&mut self, sent: Uptime, now: Uptime) {
-        let clock = &mut self.clock;
-        clock.latest = clock.latest.min(self.anchor.boot(now, sent));
-        let earliest = self.anchor.boot(self.welcomed_at, sent);
-        // A board that lies about its clock gets an empty range at its latest.
-        clock.earliest = clock.earliest.max(earliest).min(clock.latest);
-    }
-
-    /// How long ago the board's clock showed `sampled`.
-    fn age(&self, sampled: Uptime, now: Uptime) -> Duration {
-        // Before the first frame that says when it was sent, only the latest is known.
-        let booted = if self.clock.earliest == i64::MIN {
-            self.clock.latest
-        } else {
-            self.clock.estimate()
-        };
-        let age = self.anchor.boot(now, sampled).saturating_sub(booted);
-        Duration::from_micros(u64::try_from(age).unwrap_or(0))
-    }
-}
-
 /// Leaves out what ends at or before `received`. Of an item that begins before, as a tombstone may
 /// when a part of what it stands for had arrived, the rest is left. Nothing is left of a malformed
 /// batch.
@@ -682,8 +617,4 @@ fn skip_known(batch: Batch, received: Seq) -> (Seq, Vec<Item>) {
     }
     items.drain(..known);
     (first, items)
-}
-
-fn micros(uptime: Uptime) -> i64 {
-    i64::try_from(uptime.since_boot().as_micros()).unwrap_or(i64::MAX)
 }

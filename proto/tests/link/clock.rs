@@ -12,7 +12,7 @@ use brrbrr_proto::time::{Uptime, WallClock};
 use brrbrr_proto::up::{Batch, Beat, Item, Up};
 use proptest::prelude::*;
 
-use crate::pair::{GRANTS, at, commands, drain, drain_relay, hello_in, welcome};
+use crate::pair::{GRANTS, Pair, at, commands, drain, drain_relay, hello_in, welcome};
 
 /// The board booted at this moment of the relay's calendar, in microseconds.
 const BOOT: i64 = 1_790_000_000_000_000;
@@ -187,4 +187,67 @@ fn a_status_that_overtakes_the_first_beat_opens_the_session_and_is_not_taken_for
     });
     let not_surely_older = Duration::from_millis(100 - 30);
     assert_eq!(age, Some(not_surely_older));
+}
+
+/// The board's clock runs off by so many in a million.
+fn bounds_after_hours_of(drift: i64) -> (BoardClock, i64) {
+    let (mut relay, welcomed) = greeted(1_000);
+    let mut sent = welcomed;
+    let real = |sent: u64| {
+        let sent = i64::try_from(sent).expect("fits");
+        sent + sent / 1_000_000 * drift
+    };
+    let now = |sent: u64| relay_at(u64::try_from(real(sent)).expect("after the boot") + 1_000);
+    relay.handle_up(Epoch(1), beat(sent + 1_000), now(sent + 1_000));
+    // As long as a session lasts at most.
+    for _ in 0..3 * 360 {
+        sent += 10_000_000;
+        relay.handle_up(Epoch(1), beat(sent), now(sent));
+        drain_relay(&mut relay);
+    }
+    let batch = Batch {
+        session: SessionId(5),
+        sent: board(sent),
+        first: Seq::FIRST,
+        items: vec![Item {
+            covers: 1,
+            record: vec![1],
+        }],
+    };
+    relay.handle_up(Epoch(1), Up::Batch(batch), now(sent));
+    let store = drain_relay(&mut relay)
+        .into_iter()
+        .find_map(|output| match output {
+            Output::Store(store) => Some(store.clock),
+            _ => None,
+        });
+    // What to add to the board's clock now to get the calendar.
+    let truth = BOOT + real(sent) - i64::try_from(sent).expect("fits");
+    (store.expect("stores"), truth)
+}
+
+#[test]
+fn a_clock_that_runs_fast_or_slow_stays_between_the_bounds_of_a_session() {
+    for drift in [-50, 0, 50] {
+        let (clock, truth) = bounds_after_hours_of(drift);
+        let off = clock.estimate().abs_diff(truth);
+        assert!(
+            off <= clock.uncertainty() + 2_000,
+            "{drift}: off by {off} us of {}",
+            clock.uncertainty()
+        );
+        assert!(off < 1_000_000, "{drift}: off by {off} us");
+    }
+}
+
+#[test]
+fn a_session_is_renewed_after_hours_and_loses_nothing() {
+    let mut pair = Pair::connected();
+    let session = pair.session;
+    for number in 0..40 {
+        pair.append(&format!("record {number}"));
+        pair.pass(Duration::from_secs(300));
+    }
+    assert_ne!(pair.session, session);
+    assert_eq!(pair.journal(pair.spool.view.epoch).len(), 40);
 }

@@ -21,6 +21,10 @@ const ACK_WAIT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_s
 /// robots that were welcomed together drift apart, and do not find a lost relay silent together.
 const LEAST_BEAT_SHARE: f64 = 0.75;
 
+/// How long a session lasts at least, and how far the ends of many are spread. Within it the two sides'
+/// clocks come apart by a second at the very most, and delays are measured that well.
+const LIFE: Duration = Duration::from_secs(2 * 3600);
+const LIFE_SPREAD: Duration = Duration::from_secs(3600);
 /// How much of a command's delay may go unnoticed because the welcome was late as well.
 const HIDDEN_DELAY: Duration = Duration::from_secs(1);
 /// What seal, topic, MQTT, TCP and IP add to a batch, near enough.
@@ -50,6 +54,7 @@ pub(super) struct Session {
     pub(super) ack_wait: AckWait,
     /// Microseconds from the relay's clock to the board's, by the fastest frame so far.
     pub(super) fastest: i128,
+    renew_at: Uptime,
     pub(super) beat_interval: Duration,
     pub(super) beat_at: Uptime,
     pub(super) random: SplitMix,
@@ -69,7 +74,9 @@ impl Session {
     ) -> Self {
         // The welcome was sent after the hello, so its own delay can hide no more than this.
         let longest = micros_between(welcome.uptime, greeted_at.plus(HIDDEN_DELAY));
+        let mut random = SplitMix(seed);
         Self {
+            renew_at: now.plus(LIFE + LIFE_SPREAD.mul_f64(random.fraction())),
             id: welcome.session,
             relay: welcome.relay,
             acked: welcome.up_next,
@@ -88,7 +95,7 @@ impl Session {
                 .beat_interval
                 .clamp(SHORTEST_BEAT_INTERVAL, LONGEST_INTERVAL),
             beat_at: now,
-            random: SplitMix(seed),
+            random,
             heard_at: now,
             live_interval: welcome
                 .live_interval
@@ -184,6 +191,11 @@ impl Session {
                 .max(self.ack_wait.progress_at)
                 .plus(self.ack_wait.length()),
         )
+    }
+
+    /// When it is time for a new session; never while something is on its way.
+    pub(super) fn renew_at(&self) -> Option<Uptime> {
+        self.in_flight.is_empty().then_some(self.renew_at)
     }
 
     pub(super) fn silent_at(&self) -> Uptime {
