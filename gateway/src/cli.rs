@@ -166,8 +166,16 @@ fn describe(snapshot: &Snapshot) -> String {
             0 => "an unknown number of records".to_owned(),
             count => format!("{count} records"),
         };
+        let last = gap.first.saturating_add(gap.covers).saturating_sub(1);
+        let span = gap
+            .since
+            .zip(gap.until)
+            .map_or_else(String::new, |(since, until)| {
+                let seconds = until.saturating_sub(since) / 1_000_000;
+                format!(", a stretch of {seconds} s")
+            });
         lines.push(format!(
-            "gap        {count} at {}: {}",
+            "gap        {count}, {} to {last}: {}{span}",
             gap.first, gap.reason
         ));
     }

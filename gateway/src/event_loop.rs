@@ -192,6 +192,8 @@ struct EventLoop {
     /// The newest status is on its way to the disk, and whether there is a newer one.
     keeping: bool,
     keep_again: bool,
+    /// A robot message was refused, and what the robot said after it must come again behind it.
+    is_refusing: bool,
     /// A robot message is being looked up, and what the robot says next must wait its turn.
     looking_up: bool,
     /// Robot messages that are accepted when the step they caused is durable.
@@ -247,6 +249,7 @@ impl EventLoop {
             pending: FuturesUnordered::new(),
             writing: 0,
             looking_up: false,
+            is_refusing: false,
             accepts: BTreeMap::new(),
             stop_robot,
             stop_uplink,
@@ -257,6 +260,8 @@ impl EventLoop {
         // What the robot's side was before the restart is not known to be so now.
         self.status.robot_side = Some(RobotSide::Down);
         self.board.set_status(&self.status);
+        self.handle_health(self.clock.stamp());
+        self.look_for_gaps();
         self.carry_out();
         self.notifier.ready();
     }

@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, warn};
 
 pub use self::events::{POSTS_MAX, Posted};
-use crate::status::{Snapshot, StatusBoard};
+use crate::status::{Snapshot, SpoolStatus, StatusBoard};
 
 /// The socket's name in the data folder.
 pub const SOCKET: &str = "control.sock";
@@ -209,13 +209,11 @@ fn wrong_method(allowed: &'static str) -> Response<Full<Bytes>> {
     response
 }
 
-/// The text format of Prometheus, version 0.0.4.
-fn metrics(snapshot: &Snapshot) -> String {
-    let spool = &snapshot.spool;
-    let in_session = u64::from(snapshot.link.state == "session");
-    let unfinished = u64::try_from(snapshot.unfinished_commands).unwrap_or(u64::MAX);
-    let adapter = &snapshot.adapter;
-    let rows = [
+/// A number, as [`metrics`] writes it: name, kind, help, value.
+type Row = (&'static str, &'static str, &'static str, u64);
+
+fn spool_rows(spool: &SpoolStatus) -> [Row; 10] {
+    [
         (
             "spool_next",
             "counter",
@@ -234,6 +232,57 @@ fn metrics(snapshot: &Snapshot) -> String {
             "What the spool could not do",
             spool.errors,
         ),
+        (
+            "spool_bytes",
+            "gauge",
+            "What the spool takes on the disk",
+            spool.bytes,
+        ),
+        (
+            "spool_budget_bytes",
+            "gauge",
+            "What the spool may take on the disk",
+            spool.budget,
+        ),
+        (
+            "spool_short",
+            "gauge",
+            "1 while room is made by thinning and shedding, else 0",
+            u64::from(spool.disk == "short"),
+        ),
+        (
+            "spool_failing",
+            "gauge",
+            "1 while the spool takes nothing, else 0",
+            u64::from(spool.disk == "failing"),
+        ),
+        (
+            "spool_thinned",
+            "counter",
+            "Samples of telemetry merged into others",
+            spool.thinned,
+        ),
+        (
+            "spool_shed",
+            "counter",
+            "Records shed to make room",
+            spool.shed,
+        ),
+        (
+            "spool_refused",
+            "counter",
+            "Writes refused to their sources",
+            spool.refused,
+        ),
+    ]
+}
+
+/// The text format of Prometheus, version 0.0.4.
+fn metrics(snapshot: &Snapshot) -> String {
+    let in_session = u64::from(snapshot.link.state == "session");
+    let unfinished = u64::try_from(snapshot.unfinished_commands).unwrap_or(u64::MAX);
+    let adapter = &snapshot.adapter;
+    let rows = [
         (
             "session_open",
             "gauge",
@@ -278,7 +327,7 @@ fn metrics(snapshot: &Snapshot) -> String {
         ),
     ];
     let mut text = String::new();
-    for (name, kind, help, value) in rows {
+    for (name, kind, help, value) in spool_rows(&snapshot.spool).into_iter().chain(rows) {
         // Writing to a string cannot fail.
         writeln!(
             text,

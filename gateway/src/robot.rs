@@ -73,6 +73,8 @@ pub enum RobotMessage {
     },
     /// All that was said before the connection was made has been passed on.
     Drained,
+    /// What was not accepted comes again now, in its order.
+    Again,
     /// The robot's broker cannot be reached.
     Disconnected {
         /// A sentence for people.
@@ -148,6 +150,12 @@ impl Accept {
     pub(crate) fn new() -> (Self, oneshot::Receiver<()>) {
         let (told, heard) = oneshot::channel();
         (Self(Some(told)), heard)
+    }
+
+    /// Whether somebody delivers the message again if it is not accepted.
+    #[must_use]
+    pub const fn is_awaited(&self) -> bool {
+        self.0.is_some()
     }
 
     /// The message is durable, or needs not be.

@@ -124,10 +124,18 @@ pub struct SpoolStatus {
 pub struct GapStatus {
     /// The first position that it stands for.
     pub first: u64,
+    /// How many positions it stands for.
+    pub covers: u64,
     /// How many records; zero where nobody can know.
     pub count: u64,
     /// `full`, `corrupt`, `forgotten` or `thinned`.
     pub reason: String,
+    /// What the board's calendar claimed when the oldest of them was made, in microseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
+    /// The same for the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
 }
 
 /// The word for a loss, the same as the relay's.
@@ -269,6 +277,8 @@ impl StatusBoard {
         let mut board = self.lock();
         board.spool.acked = acked.0;
         board.spool.backlog = board.spool.next.saturating_sub(acked.0);
+        let waits = |gap: &GapStatus| gap.first.saturating_add(gap.covers) > acked.0;
+        board.spool.gaps.retain(waits);
     }
 
     /// How the spool is.
@@ -292,8 +302,11 @@ impl StatusBoard {
     pub fn set_gaps(&self, gaps: &[Gap]) {
         let show = |gap: &Gap| GapStatus {
             first: gap.first.0,
+            covers: gap.covers,
             count: gap.count,
             reason: reason(gap.reason).to_owned(),
+            since: gap.since.map(|stamp| stamp.wall.0),
+            until: gap.until.map(|stamp| stamp.wall.0),
         };
         self.lock().spool.gaps = gaps.iter().map(show).collect();
     }

@@ -52,8 +52,7 @@ impl EventLoop {
         let gone = health.thinned + health.shed;
         if was != health.disk || gone != self.known.gone {
             self.known.gone = gone;
-            let spool = self.spool.clone();
-            self.push(async move { Done::Gaps(spool.gaps(GAPS_SHOWN).await) });
+            self.look_for_gaps();
         }
         // A spool that had to be made anew may have leapt ahead, or begun a new epoch.
         if was != health.disk || health.epoch != self.epoch {
@@ -101,6 +100,12 @@ impl EventLoop {
             text,
         };
         self.append(None, Event::Alarm(alarm), Accept::default());
+    }
+
+    /// Asks which holes wait in the spool.
+    pub(super) fn look_for_gaps(&self) {
+        let spool = self.spool.clone();
+        self.push(async move { Done::Gaps(spool.gaps(GAPS_SHOWN).await) });
     }
 
     pub(super) fn handle_gaps(&self, gaps: spool::Result<Vec<Gap>>) {

@@ -12,6 +12,13 @@ use crate::spool::{self, MAX_SOURCE_BYTES, SourceId, Written};
 
 impl EventLoop {
     pub(super) fn handle_robot(&mut self, input: RobotInput) {
+        if self.is_refusing
+            && input.accept.is_awaited()
+            && !matches!(input.message, RobotMessage::Status(_))
+        {
+            // An earlier message was refused. This one comes again behind it, and not before.
+            return;
+        }
         if input.redelivered
             && let Some(source) = input.source.clone()
         {
@@ -42,7 +49,12 @@ impl EventLoop {
                 self.commands.handle_reach(Reach::Ready, now);
                 accept.accept();
             }
+            RobotMessage::Again => {
+                self.is_refusing = false;
+                accept.accept();
+            }
             RobotMessage::Disconnected { reason } => {
+                self.is_refusing = false;
                 warn!(%reason, "the robot's broker is away");
                 self.commands.handle_reach(Reach::Away, now);
                 self.set_robot_side(RobotSide::Down);
@@ -125,7 +137,10 @@ impl EventLoop {
                 self.append(source, event, accept);
             }
             // Not accepted, so the robot's broker keeps the message and sends it again.
-            Err(error) => self.refused(&error),
+            Err(error) => {
+                self.is_refusing |= accept.is_awaited();
+                self.refused(&error);
+            }
         }
     }
 }

@@ -91,6 +91,8 @@ impl EventLoop {
                 self.told = told;
                 accept.accept();
                 self.appended(&appended, now);
+                // It may have changed again meanwhile, even back to what was told before.
+                self.handle_tell_again();
             }
             Err(error) => {
                 self.refused(&error);

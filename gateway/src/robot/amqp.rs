@@ -22,8 +22,9 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
-    ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    BasicRecoverOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::uri::AMQPUri;
@@ -251,7 +252,7 @@ async fn refusing<T>(
 /// What became of a message that the event loop has.
 enum Settled {
     Accepted(u64),
-    Dropped(u64),
+    Dropped,
 }
 
 /// What became of an order, and who wants to know.
@@ -275,6 +276,9 @@ struct Session {
     backlog: u32,
     confirms: FuturesUnordered<BoxFuture<'static, Confirmed>>,
     settles: FuturesUnordered<BoxFuture<'static, Settled>>,
+    /// A message was not accepted: when to have the broker deliver again all that were not. Until then
+    /// nothing but statuses is accepted, so what is durable keeps its order.
+    again_at: Option<tokio::time::Instant>,
     /// What the event loop has not yet taken. Bounded by [`PREFETCH`] and two words of our own.
     heard: VecDeque<RobotInput>,
     logged: Option<Instant>,
@@ -331,6 +335,7 @@ impl Session {
             backlog: declared.message_count(),
             confirms: FuturesUnordered::new(),
             settles: FuturesUnordered::new(),
+            again_at: None,
             heard: VecDeque::new(),
             logged: None,
         })
@@ -369,7 +374,10 @@ impl Session {
                     reply.send(verdict.result).ok();
                     if verdict.broken { Err(Broken::Silent) } else { Ok(()) }
                 }
-                Some(settled) = self.settles.next() => settle(&self.channel, settled).await,
+                Some(settled) = self.settles.next() => self.settle(settled).await,
+                () = sleep_until(self.again_at), if self.settles.is_empty() => {
+                    self.deliver_again().await
+                }
                 Some(order) = orders.recv(), if self.confirms.len() < CONFIRMS_MAX => {
                     counters.orders.fetch_add(1, Ordering::Relaxed);
                     self.publish(config, order).await
@@ -381,7 +389,7 @@ impl Session {
                     Ok(())
                 }
                 () = sleep_until(self.marker_due) => self.send_marker().await,
-                delivery = self.consumer.next() => match delivery {
+                delivery = self.consumer.next(), if !self.is_due_again() => match delivery {
                     Some(Ok(delivery)) => self.hear(&delivery, counters, backoff).await,
                     Some(Err(error)) => Err(Broken::Amqp(error)),
                     None => Err(Broken::ConsumerEnded),
@@ -404,7 +412,7 @@ impl Session {
                     reply.send(verdict.result).ok();
                     Ok(())
                 }
-                Some(settled) = self.settles.next() => settle(&self.channel, settled).await,
+                Some(settled) = self.settles.next() => self.settle(settled).await,
                 () = tokio::time::sleep(WIND_DOWN) => return,
             };
             if done.is_err() {
@@ -428,6 +436,36 @@ impl Session {
             .await
             .map_err(|_| Broken::Silent)??;
         self.marker_due = Some(tokio::time::Instant::now() + MARKER_LIMIT);
+        Ok(())
+    }
+
+    async fn settle(&mut self, settled: Settled) -> Result<(), Broken> {
+        match settled {
+            Settled::Accepted(tag) => acknowledge(&self.channel, tag).await,
+            Settled::Dropped => {
+                let at = tokio::time::Instant::now() + AGAIN;
+                self.again_at.get_or_insert(at);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether nothing more is taken until what was not accepted comes again.
+    fn is_due_again(&self) -> bool {
+        self.again_at
+            .is_some_and(|at| at <= tokio::time::Instant::now())
+    }
+
+    /// Has everything delivered again that is not acknowledged, in its order.
+    async fn deliver_again(&mut self) -> Result<(), Broken> {
+        let recover = self
+            .channel
+            .basic_recover(BasicRecoverOptions { requeue: true });
+        timeout(CONFIRM_LIMIT, recover)
+            .await
+            .map_err(|_| Broken::Silent)??;
+        self.again_at = None;
+        self.heard.push_back(RobotInput::own(RobotMessage::Again));
         Ok(())
     }
 
@@ -526,11 +564,10 @@ impl Session {
         let (accept, accepted) = Accept::new();
         let tag = delivery.delivery_tag;
         let settled = async move {
-            if accepted.await.is_ok() {
-                return Settled::Accepted(tag);
+            match accepted.await {
+                Ok(()) => Settled::Accepted(tag),
+                Err(_) => Settled::Dropped,
             }
-            tokio::time::sleep(AGAIN).await;
-            Settled::Dropped(tag)
         };
         self.settles.push(settled.boxed());
         let source = name.filter(|name| !name.is_empty() && name.len() <= MAX_SOURCE_BYTES);
@@ -541,20 +578,6 @@ impl Session {
             accept,
         });
         Ok(())
-    }
-}
-
-async fn settle(channel: &Channel, settled: Settled) -> Result<(), Broken> {
-    match settled {
-        Settled::Accepted(tag) => acknowledge(channel, tag).await,
-        Settled::Dropped(tag) => {
-            let requeue = BasicNackOptions {
-                requeue: true,
-                ..BasicNackOptions::default()
-            };
-            let done = timeout(CONFIRM_LIMIT, channel.basic_nack(tag, requeue));
-            Ok(done.await.map_err(|_| Broken::Silent)??)
-        }
     }
 }
 

@@ -340,6 +340,7 @@ async fn a_message_is_acknowledged_only_when_it_was_accepted() {
     robot.says(b"{\"status\":{}}").await;
     drop(gateway.next().await);
     gateway.next().await.accept.accept();
+    assert_eq!(gateway.next().await.message, RobotMessage::Again);
     let again = gateway.next().await;
     assert_eq!((again.message, again.redelivered), (ARRIVED, true));
     again.accept.accept();
@@ -350,6 +351,34 @@ async fn a_message_is_acknowledged_only_when_it_was_accepted() {
     assert_eq!(first, RobotMessage::Connected { backlog: 0 });
     assert_eq!(gateway.next().await.message, RobotMessage::Drained);
     assert_eq!(robot.waiting(&config).await, 0);
+}
+
+#[tokio::test]
+async fn what_is_not_accepted_comes_again_in_its_order_before_what_is_said_later() {
+    let config = config(&broker_url());
+    let mut gateway = Gateway::ready(&config).await;
+    let robot = Robot::start(&config).await;
+    let named = |number: u32| BasicProperties::default().with_message_id(number.to_string().into());
+    for number in 0..5 {
+        robot.says_with("도착".as_bytes(), named(number)).await;
+    }
+    let source = |input: &RobotInput| input.source.clone().map(|source| source.0);
+    let first = gateway.next().await;
+    assert_eq!(source(&first).as_deref(), Some("0"));
+    first.accept.accept();
+    for _ in 1..5 {
+        drop(gateway.next().await);
+    }
+    robot.says_with("도착".as_bytes(), named(5)).await;
+    drop(gateway.next().await);
+    assert_eq!(gateway.next().await.message, RobotMessage::Again);
+    let mut seen = Vec::new();
+    for _ in 1..6 {
+        let input = gateway.next().await;
+        seen.extend(source(&input));
+        input.accept.accept();
+    }
+    assert_eq!(seen, ["1", "2", "3", "4", "5"]);
 }
 
 #[tokio::test]
