@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use crate::time::Uptime;
 
-/// How long what is on its way may wait in queues. A live frame waits behind it.
-pub(super) const QUEUE_TARGET: Duration = Duration::from_millis(250);
+/// How long what is on its way may wait in queues, or half of the way itself where that is longer:
+/// TCP moves in steps of its round trip. A live frame waits behind it.
+const QUEUE_TARGET: Duration = Duration::from_millis(250);
 /// The smallest window. Half a second of a link of 16 kbit/s.
 const SMALLEST: usize = 1024;
 /// The window of a new session, once it knows the link's delay: half a second of 64 kbit/s.
@@ -77,7 +78,7 @@ impl Pace {
             if sent_at < since {
                 return;
             }
-            // The only batch on its way: it has waited for nothing of ours.
+            // Nothing but a batch or two of the smallest was on its way: it has hardly waited.
             self.closed = None;
             self.window = window;
             self.lowest = Some(delay);
@@ -85,7 +86,7 @@ impl Pace {
         }
         let lowest = self.lowest.map_or(delay, |lowest| lowest.min(delay));
         self.lowest = Some(lowest);
-        self.steer(delay - lowest, bytes, in_flight);
+        self.steer(delay - lowest, lowest, bytes, in_flight);
         if self.probe_at <= now {
             self.probe_at = now.plus(PROBE_EVERY);
             self.closed = Some((self.window, now));
@@ -100,16 +101,17 @@ impl Pace {
         self.closed = Some((FIRST, now));
     }
 
-    fn steer(&mut self, queued: Duration, bytes: usize, in_flight: usize) {
+    fn steer(&mut self, queued: Duration, lowest: Duration, bytes: usize, in_flight: usize) {
+        let target = QUEUE_TARGET.max(lowest / 2);
         if self.is_starting {
-            if queued <= QUEUE_TARGET / 2 {
+            if queued <= target / 2 {
                 self.grow(bytes, in_flight);
                 return;
             }
             self.is_starting = false;
         }
-        let off_target = 1.0 - queued.as_secs_f64() / QUEUE_TARGET.as_secs_f64();
-        let share = GAIN * off_target.clamp(-2.0, 1.0);
+        let off_target = 1.0 - queued.as_secs_f64() / target.as_secs_f64();
+        let share = GAIN * off_target.clamp(-1.0, 1.0);
         let change = scaled(bytes, share.abs());
         if share >= 0.0 {
             self.grow(change, in_flight);
