@@ -22,6 +22,7 @@ use super::metrics::LinkMetrics;
 use super::random_u64;
 use crate::catalog::{Catalog, DownStream, LedgerEntry};
 use crate::clock::sleep_until;
+use crate::journal::history::without_leaps;
 use crate::journal::{Entry, Journal, Run};
 use crate::live::{Live, Spool};
 use crate::projection::{Projection, ProjectionError};
@@ -452,7 +453,7 @@ impl Worker {
     async fn hear_spool(&self, epoch: Epoch, report: Report) {
         let (robot, stores) = (self.robot, &self.stores);
         if let Ok(due) = stores.journal.due(robot, epoch).await {
-            let waiting = report.next.since(due);
+            let waiting = without_leaps(report.next.since(due));
             stores.metrics.hear_spool(robot, report.disk, waiting);
         }
         let before = stores.live.spool(robot).await.ok().flatten();
