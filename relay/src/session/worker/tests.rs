@@ -168,6 +168,10 @@ async fn a_run_that_the_catalog_refused_reaches_the_ledger_with_the_next_one() {
     );
     let (session, next, _) = site.stored().await;
     assert_eq!((session, next), (SessionId(2), Seq(3)));
+    // Both come again, and are no news.
+    site.store(2, 1, &[done(first), done(second)]);
+    site.stored().await;
+    site.assert_counted(&["brrbrr_records_total 2"]);
     for id in [first, second] {
         let (entry, _) = site.stores.catalog.command(id).await.unwrap();
         assert_eq!(entry.state, CommandState::Succeeded, "{id}");
