@@ -434,6 +434,9 @@ impl Fleet {
                 }
                 Output::Recall { .. } | Output::RenewLedger { .. } => recalls = true,
                 Output::Opened(_) | Output::Closed(_) => {
+                    if matches!(output, Output::Opened(_)) {
+                        self.stores.drop_held(robot);
+                    }
                     self.live -= usize::from(member.is_live);
                     member.is_live = false;
                 }

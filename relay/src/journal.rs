@@ -90,17 +90,24 @@ impl Entry {
     /// What it stands for, where that is more than itself.
     #[must_use]
     pub fn hole(&self) -> Option<Hole> {
-        let record = self.record.as_ref().ok()?;
+        let Ok(record) = &self.record else {
+            // Only what stands for others covers several positions. A newer relay reads it.
+            return (self.item.covers > 1).then_some(Hole {
+                count: 0,
+                loss: None,
+                kept: false,
+            });
+        };
         match &record.event {
             Event::Tombstone(tombstone) => Some(Hole {
                 // It may come with the rest of its positions only.
                 count: tombstone.count.min(self.item.covers),
-                loss: tombstone.loss,
+                loss: Some(tombstone.loss),
                 kept: false,
             }),
             Event::Thinned(thinned) => Some(Hole {
                 count: thinned.count.clamp(1, self.item.covers.max(1)),
-                loss: Loss::Thinned,
+                loss: Some(Loss::Thinned),
                 kept: true,
             }),
             Event::Changed(_)
@@ -134,10 +141,18 @@ pub(crate) const fn span(record: &Record) -> (Option<Stamp>, Option<Stamp>) {
 pub struct Hole {
     /// How many; zero where nobody can know. Positions are no measure of it.
     pub count: u64,
-    /// Why.
-    pub loss: Loss,
+    /// Why; `None` where what says so cannot be read.
+    pub loss: Option<Loss>,
     /// Whether one record is left of them, as of samples that were thinned.
     pub kept: bool,
+}
+
+impl Hole {
+    /// Why, in one word.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        self.loss.map_or("unreadable", view::loss_name)
+    }
 }
 
 /// What is missing between two positions of a stream.
@@ -147,7 +162,7 @@ pub struct Missing {
     pub shed: u64,
     /// How many positions tombstones cover.
     pub shed_positions: u64,
-    /// How many tombstones do not know for how many records they stand.
+    /// How many holes do not tell of how many records they are.
     pub unknown: u64,
     /// How many samples were thinned.
     pub thinned: u64,

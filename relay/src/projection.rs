@@ -184,18 +184,10 @@ impl Projection {
         effects: &mut Effects,
     ) -> Result<(), ProjectionError> {
         let robot = received.robot;
-        let record = match &entry.record {
-            Ok(record) => record,
-            Err(error) => {
-                // It stays in the journal as it came, for a newer relay or a person to read.
-                self.metrics.undecodable_records.inc();
-                warn!(%robot, %error, "record kept but not understood");
-                return Ok(());
-            }
+        let Ok(record) = &entry.record else {
+            // It stays in the journal as it came, for a newer relay or a person to read.
+            return Ok(());
         };
-        if let Some(hole) = entry.hole() {
-            self.metrics.count_hole(&hole);
-        }
         let at = || received.time(record.stamp).corrected;
         match &record.event {
             Event::Changed(status) | Event::Telemetry(status) => {

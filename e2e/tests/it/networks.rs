@@ -132,6 +132,7 @@ impl Drill {
         );
         assert!(verdict.is_clean(), "{verdict}");
         assert!(verdict.acknowledged > 100, "{verdict}");
+        assert_eq!(verdict.streams, 1, "the spool was begun anew: {verdict}");
         Some(took)
     }
 

@@ -3,9 +3,15 @@
 //!
 //! The producer numbers its records from 1 on and sends the next only when the one before was
 //! acknowledged. So numbers must stand in the journal once each and in order. A number that is
-//! missing is excused only by a tombstone in its place.
+//! missing is excused only by a tombstone in its place that says that the spool was full, and for how
+//! many records: a drill harms no disk, so there is no other reason for a hole.
 
 use std::collections::BTreeMap;
+
+/// The reason of a tombstone of records that made room for newer ones.
+const FULL: &str = "full";
+/// The reason of a tombstone of telemetry, which is not the producer's.
+const THINNED: &str = "thinned";
 
 /// What a producer knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +61,8 @@ pub struct Findings {
     pub others: u64,
     /// Acknowledged records that are not in the journal, and no tombstone says why.
     pub lost: u64,
-    /// Acknowledged records that are not in the journal, and a tombstone in their place says why.
+    /// Acknowledged records that are not in the journal, since the spool was full, as a tombstone in
+    /// their place says.
     pub excused: u64,
     /// Records that are there again.
     pub doubled: u64,
@@ -65,18 +72,21 @@ pub struct Findings {
     pub altered: u64,
     /// How many records are gone, by the reason that a tombstone gives.
     pub gaps: BTreeMap<String, u64>,
+    /// Tombstones that nothing in a drill is a reason for.
+    pub baseless: u64,
     /// Positions of the stream that nothing covers.
     pub holes: u64,
 }
 
 impl Findings {
-    /// Whether nothing is wrong. Gaps that say their reason are not wrong.
+    /// Whether nothing is wrong. What made room in a full spool is not wrong.
     #[must_use]
     pub const fn is_clean(&self) -> bool {
         self.lost == 0
             && self.doubled == 0
             && self.reordered == 0
             && self.altered == 0
+            && self.baseless == 0
             && self.holes == 0
     }
 
@@ -90,6 +100,7 @@ impl Findings {
         self.doubled += other.doubled;
         self.reordered += other.reordered;
         self.altered += other.altered;
+        self.baseless += other.baseless;
         self.holes += other.holes;
         for (reason, count) in &other.gaps {
             *self.gaps.entry(reason.clone()).or_default() += count;
@@ -144,10 +155,14 @@ pub fn judge(produced: Produced, rows: impl IntoIterator<Item = Row>) -> Finding
             Entry::Other => findings.others += 1,
             // Only telemetry is thinned, so it excuses nothing.
             Entry::Thinned(count) => {
-                *findings.gaps.entry("thinned".to_owned()).or_default() += count;
+                *findings.gaps.entry(THINNED.to_owned()).or_default() += count;
             }
             Entry::Gap(count, reason) => {
-                excused = excused.saturating_add(count.unwrap_or(u64::MAX));
+                match count.filter(|count| *count > 0) {
+                    Some(count) if reason == FULL => excused = excused.saturating_add(count),
+                    Some(_) if reason == THINNED => {}
+                    Some(_) | None => findings.baseless += 1,
+                }
                 *findings.gaps.entry(reason).or_default() += count.unwrap_or(row.covers);
             }
         }
@@ -282,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_tombstone_excuses_what_is_missing_in_its_place_and_no_more() {
-        let gap = |count| Entry::Gap(count, "spool_full".to_owned());
+        let gap = |count| Entry::Gap(count, FULL.to_owned());
         let around = |count| {
             let entries = [
                 Entry::Produced(1),
@@ -294,14 +309,33 @@ mod tests {
         };
         let found = around(Some(2));
         assert!(found.is_clean(), "{found:?}");
-        assert_eq!((found.excused, found.gaps["spool_full"]), (2, 2));
+        assert_eq!((found.excused, found.gaps[FULL]), (2, 2));
         assert_eq!(around(Some(1)).lost, 1);
-        assert_eq!(around(None).lost, 0);
         // Neither does thinned telemetry, nor one somewhere else.
         let entries = [Entry::Produced(3), Entry::Thinned(2), Entry::Produced(5)];
         assert_eq!(judge(ALL, rows(entries)).lost, 3);
         let entries = [1, 4, 5].map(Entry::Produced).into_iter();
         assert_eq!(judge(ALL, rows(entries.chain([gap(Some(2))]))).lost, 2);
+    }
+
+    #[test]
+    fn a_tombstone_of_another_reason_or_without_a_number_excuses_nothing_and_is_wrong() {
+        let strange = [
+            Entry::Gap(Some(2), "corrupt".to_owned()),
+            Entry::Gap(Some(2), "forgotten".to_owned()),
+            Entry::Gap(None, FULL.to_owned()),
+        ];
+        for gap in strange {
+            let around = [1, 4, 5].map(Entry::Produced);
+            let [first, last @ ..] = around;
+            let missing = [first, gap.clone()].into_iter().chain(last);
+            let found = judge(ALL, rows(missing));
+            assert_eq!((found.lost, found.excused, found.baseless), (2, 0, 1));
+            // Nor may it be there where nothing is missing.
+            let all = (1..=5).map(Entry::Produced);
+            let found = judge(ALL, rows(all.chain([gap])));
+            assert_eq!((found.lost, found.is_clean()), (0, false));
+        }
     }
 
     #[test]

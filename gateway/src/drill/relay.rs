@@ -303,10 +303,9 @@ mod tests {
 
     #[test]
     fn tombstones_give_their_count_and_reason() {
-        let gap =
-            |count: Value| entry("tombstone", json!({"count": count, "reason": "spool_full"}));
-        assert_eq!(gap(json!(9)), Entry::Gap(Some(9), "spool_full".to_owned()));
-        assert_eq!(gap(Value::Null), Entry::Gap(None, "spool_full".to_owned()));
+        let gap = |count: Value| entry("tombstone", json!({"count": count, "reason": "full"}));
+        assert_eq!(gap(json!(9)), Entry::Gap(Some(9), "full".to_owned()));
+        assert_eq!(gap(Value::Null), Entry::Gap(None, "full".to_owned()));
         let thinned = entry("thinned", json!({"count": 4}));
         assert_eq!(thinned, Entry::Thinned(4));
     }

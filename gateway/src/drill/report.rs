@@ -53,6 +53,7 @@ pub struct Report {
     reordered: u64,
     altered: u64,
     gaps: std::collections::BTreeMap<String, u64>,
+    baseless_gaps: u64,
     holes: u64,
     live_age: Option<LiveAge>,
     air_bytes_up: u64,
@@ -105,6 +106,7 @@ impl Report {
             reordered: findings.reordered,
             altered: findings.altered,
             gaps: findings.gaps,
+            baseless_gaps: findings.baseless,
             holes: findings.holes,
             live_age,
             air_bytes_up: up,
@@ -126,6 +128,7 @@ impl Report {
             (self.doubled, "doubled"),
             (self.reordered, "reordered"),
             (self.altered, "altered"),
+            (self.baseless_gaps, "gaps that nothing in a drill explains"),
             (self.holes, "positions without a reason"),
         ];
         let wrong = counts.iter().filter(|(count, _)| *count > 0);
@@ -138,7 +141,9 @@ impl Report {
     /// A table for people.
     #[must_use]
     pub fn table(&self) -> String {
-        let age = |age: Option<f64>| age.map_or("long".to_owned(), |age| format!("{age} s"));
+        let age = |age: Option<f64>| {
+            age.map_or("beyond the last bound".to_owned(), |age| format!("{age} s"))
+        };
         let ages = match &self.live_age {
             Some(LiveAge { p50, p99, max }) => {
                 let (p50, p99, max) = (age(*p50), age(*p99), age(*max));

@@ -139,8 +139,14 @@ impl Drain {
 
     fn assign(&mut self, now: Uptime) {
         while !self.line.is_empty() {
-            if self.holders.len() >= self.slots && !self.make_room(now) {
-                return;
+            if self.holders.len() >= self.slots {
+                if !self.make_room(now) {
+                    return;
+                }
+                // There may be fewer slots than there were, so one that is free may not be left.
+                if self.holders.len() >= self.slots {
+                    continue;
+                }
             }
             let Some((_, robot)) = self.line.pop_first() else {
                 return;
@@ -279,6 +285,18 @@ mod tests {
         assert_eq!((drain.in_use(), drain.waiting()), (1, 2));
         drain.set_slots(2, at(2));
         assert_eq!((drain.in_use(), drain.waiting()), (2, 1));
+    }
+
+    #[test]
+    fn with_fewer_slots_the_turns_that_end_are_not_given_to_others() {
+        let mut drain = Drain::new(2);
+        for number in 1..=4 {
+            drain.handle_news(robot(number), true, false, at(0));
+        }
+        drain.set_slots(1, at(0));
+        assert_eq!((drain.in_use(), drain.waiting()), (2, 2));
+        drain.handle_timeout(drain.poll_timeout().unwrap());
+        assert_eq!((drain.in_use(), drain.waiting()), (1, 3));
     }
 
     #[derive(Debug, Clone)]

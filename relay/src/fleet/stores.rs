@@ -1,7 +1,8 @@
 //! Which runs of records are being stored now and which wait, so that a fleet that drains at once
 //! makes no more work at a time than a few hundred robots. Pure.
 //!
-//! Each robot's runs keep their order. What waits here is bounded by what the robots are granted.
+//! Each robot's runs keep their order. What waits here is of each robot's last session, so what the
+//! robots are granted bounds it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -62,10 +63,15 @@ impl<T> Stores<T> {
         self.in_work.remove(&robot);
     }
 
+    /// Drops the robot's runs that wait: they are of a session that is over, and come again.
+    pub fn drop_held(&mut self, robot: RobotId) {
+        self.held.retain(|(whose, ..)| *whose != robot);
+    }
+
     /// Drops all that is known of a robot.
     pub fn forget(&mut self, robot: RobotId) {
-        self.in_work.remove(&robot);
-        self.held.retain(|(whose, ..)| *whose != robot);
+        self.end_all(robot);
+        self.drop_held(robot);
     }
 
     /// The most robots whose runs were in work at a time.

@@ -6,7 +6,7 @@ use brrbrr_proto::down::Welcome;
 use brrbrr_proto::id::{BootId, ConnectionId, HelloId};
 use brrbrr_proto::seal::{NONCE_BYTES, Secret};
 use brrbrr_proto::time::WallClock;
-use brrbrr_proto::up::{Disk, Gone, Report, Up};
+use brrbrr_proto::up::{Batch, Disk, Gone, Item, Report, Up};
 use brrbrr_proto::version::Versions;
 
 use super::*;
@@ -127,6 +127,34 @@ fn report(fleet: &mut Fleet, robot: RobotId, waiting: u64, now: Now) {
     fleet.handle_frame(topic, &frame, now).unwrap();
 }
 
+/// The robot sends one record in a session.
+fn batch(fleet: &mut Fleet, robot: RobotId, session: SessionId, now: Now) {
+    let batch = Up::Batch(Batch {
+        session,
+        sent: now.uptime,
+        first: Seq::FIRST,
+        items: vec![Item {
+            covers: 1,
+            record: vec![1],
+        }],
+    });
+    let frame = frame::seal(&keys(), robot, EPOCH, &[0; NONCE_BYTES], &batch).unwrap();
+    let topic = Topic::Up(RELAY, robot);
+    fleet.handle_frame(topic, &frame, now).unwrap();
+}
+
+fn stores(outputs: &[(RobotId, Output)], whose: RobotId) -> Vec<SessionId> {
+    let mut stores = Vec::new();
+    for (robot, output) in outputs {
+        if let Output::Store(store) = output
+            && *robot == whose
+        {
+            stores.push(store.session);
+        }
+    }
+    stores
+}
+
 fn gone(fleet: &mut Fleet, robot: RobotId, now: Now) {
     let connection = hello_id(robot).connection;
     let frame = frame::seal(
@@ -192,6 +220,40 @@ fn a_store_that_is_away_does_not_use_up_the_slots() {
     assert_eq!((failed, fleet.load().hellos_waiting), (100, 0));
     hello(&mut fleet, robot(101), 0, now(2));
     assert_eq!(recalls(&outputs(&mut fleet)).len(), 1);
+}
+
+#[test]
+fn what_waits_of_a_session_that_is_over_is_dropped_when_the_next_one_opens() {
+    let mut fleet = Fleet::new(RELAY, GRANTS);
+    let last = u32::try_from(STORES).unwrap() + 1;
+    for number in 1..=last {
+        open(&mut fleet, robot(number), 1, now(0));
+        let session = SessionId(number.into());
+        batch(&mut fleet, robot(number), session, now(1));
+    }
+    let (last, newer) = (robot(last), SessionId(1_000_000));
+    assert_eq!(stores(&outputs(&mut fleet), last), []);
+    // Nobody is told that anything is stored, so the robot says hello again.
+    let again = Hello {
+        hello: HelloId {
+            connection: ConnectionId(1_000_000),
+            attempt: 1,
+        },
+        boot: BootId(1),
+        uptime: now(2).uptime,
+        wall: now(2).wall,
+        next: Seq(2),
+        backlog: 1,
+        down: None,
+        versions: Versions::SUPPORTED,
+        software: String::new(),
+    };
+    let frame = frame::seal(&keys(), last, EPOCH, &[0; NONCE_BYTES], &again).unwrap();
+    fleet.handle_hello(last, &frame, newer, now(2)).unwrap();
+    fleet.handle_recalled(last, newer, Seq::FIRST, LEDGER, now(3));
+    batch(&mut fleet, last, newer, now(4));
+    fleet.handle_stored(robot(1), SessionId(1), Seq(2), 1, now(5));
+    assert_eq!(stores(&outputs(&mut fleet), last), [newer]);
 }
 
 #[test]

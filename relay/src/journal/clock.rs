@@ -227,6 +227,11 @@ impl Timeline {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.segments.iter().map(|(segment, _)| segment)
+    }
+
     /// The bounds of a boot that had no session.
     fn unknown(&self, seq: Seq, stamp: Stamp, received: Timestamp) -> BootClock {
         let of_boot = |(segment, _): &&(Segment, BootClock)| segment.boot == stamp.boot;

@@ -14,11 +14,11 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::clock::Timeline;
-use super::view::{RecordView, TimeView, loss_name};
+use super::view::{RecordView, TimeView};
 use super::{Entry, Hole, Journal, Result, Stored};
 use crate::live::Spool;
 
-/// Rows that are looked at for one that tells a time. Some holes know of none.
+/// Rows that are looked at first for one that tells a time. Some holes know of none.
 const PROBE: usize = 8;
 /// How many records are read at a time. Of the largest size they have some megabytes.
 const PAGE: usize = 100;
@@ -95,7 +95,8 @@ pub struct GapView {
     pub count: Option<u64>,
     /// How many records are left of them: 1 of samples that were merged, else none.
     pub remain: u64,
-    /// Why: `full`, `corrupt`, `forgotten` or `thinned`.
+    /// Why: `full`, `corrupt`, `forgotten` or `thinned`; `unreadable` where this relay is too old to
+    /// say.
     pub reason: &'static str,
     /// When the oldest was made.
     pub since: Option<TimeView>,
@@ -135,7 +136,7 @@ pub struct Completeness {
     pub to: Option<Timestamp>,
     /// What is known ends here: with the newest record, or with the robot's last word on its spool.
     pub as_of: Option<Timestamp>,
-    /// Records that the robot accepted: received, shed and waiting.
+    /// Records that the robot accepted: received, shed, waiting, and merged into others.
     pub expected: u64,
     /// Whether there may have been more, since some numbers are not known.
     pub expected_is_lower_bound: bool,
@@ -147,6 +148,8 @@ pub struct Completeness {
     pub shed_is_upper_bound: bool,
     /// Samples that were merged to make room.
     pub thinned: u64,
+    /// Whether some of those may have been made before or after the stretch.
+    pub thinned_is_upper_bound: bool,
     /// Records that are still on the robot; `None` where it has not said.
     pub waiting: Option<u64>,
     /// Whether some of those may have been made before or after the stretch.
@@ -155,6 +158,23 @@ pub struct Completeness {
     pub complete: bool,
     /// What is not known, for people.
     pub unknown: Vec<String>,
+}
+
+impl Completeness {
+    /// Whether the number that a hole at an end of the stretch counts to is an upper bound.
+    const fn bound_of(&mut self, hole: &Hole) -> &mut bool {
+        if hole.kept {
+            &mut self.thinned_is_upper_bound
+        } else {
+            &mut self.shed_is_upper_bound
+        }
+    }
+}
+
+/// How many records so many positions are at most, without those that a salvage leapt over.
+#[must_use]
+pub(crate) const fn without_leaps(positions: u64) -> u64 {
+    positions % LEAP
 }
 
 /// One robot's history.
@@ -217,8 +237,7 @@ impl Stream {
         let (seq, received) = (stored.seq, stored.received);
         let entry = Entry::read(stored.item);
         let hole = entry.hole()?;
-        let record = entry.record.as_ref().ok()?;
-        let (since, until) = super::span(record);
+        let (since, until) = entry.record.as_ref().map(super::span).unwrap_or_default();
         let view = |stamp| TimeView::from(self.timeline.repair(seq, stamp, received));
         Some(GapView {
             epoch: self.epoch.to_string(),
@@ -226,7 +245,7 @@ impl Stream {
             last: seq.0.saturating_add(entry.item.covers).saturating_sub(1),
             count: Some(hole.count).filter(|count| *count > 0),
             remain: u64::from(hole.kept),
-            reason: loss_name(hole.loss),
+            reason: hole.reason(),
             since: since.map(view),
             until: until.map(view),
             received_at: received,
@@ -371,8 +390,9 @@ impl<'a> History<'a> {
         }
         self.add_waiting(&range, spool, &mut answer).await?;
         let waiting = answer.waiting.unwrap_or(0);
+        // What is received and merged is in `expected` already.
         answer.expected = answer
-            .received
+            .expected
             .saturating_add(answer.shed)
             .saturating_add(waiting);
         answer.expected_is_lower_bound = !answer.unknown.is_empty();
@@ -428,23 +448,33 @@ impl<'a> History<'a> {
         answer.received = answer.received.saturating_add(whole);
         answer.shed = answer.shed.saturating_add(missing.shed);
         answer.thinned = answer.thinned.saturating_add(missing.thinned);
+        // What is left of merged samples is one of them.
+        let merged_away = missing.thinned.saturating_sub(missing.kept);
+        let accepted = whole.saturating_add(merged_away);
+        answer.expected = answer.expected.saturating_add(accepted);
         let mut unknown = missing.unknown;
         // Holes at the ends may reach out of the stretch.
-        if let Some((_, span)) = self.hole_at(stream, first, end).await? {
+        if let Some((hole, span)) = self.hole_at(stream, first, end).await? {
             let reaches_out = |from| span.since.is_none_or(|since| since < from);
-            answer.shed_is_upper_bound |= range.from.is_some_and(reaches_out);
+            let reaches_out = range.from.is_some_and(reaches_out);
+            *answer.bound_of(&hole) |= reaches_out;
         }
         if let Some((hole, span)) = self.hole_at(stream, end, stream.due).await?
             && span.touches(range)
         {
-            answer.shed = answer.shed.saturating_add(hole.count);
-            answer.shed_is_upper_bound = true;
+            *answer.bound_of(&hole) = true;
+            if hole.kept {
+                answer.thinned = answer.thinned.saturating_add(hole.count);
+                answer.expected = answer.expected.saturating_add(hole.count);
+            } else {
+                answer.shed = answer.shed.saturating_add(hole.count);
+            }
             unknown += u64::from(hole.count == 0);
         }
         Ok(unknown)
     }
 
-    /// The hole that begins at a position, of those whose records are gone.
+    /// The hole that begins at a position.
     async fn hole_at(&self, stream: &Stream, at: Seq, end: Seq) -> Result<Option<(Hole, Span)>> {
         if at >= end {
             return Ok(None);
@@ -455,7 +485,7 @@ impl<'a> History<'a> {
         };
         let span = stream.span(&stored);
         let hole = Entry::read(stored.item).hole();
-        Ok(hole.filter(|hole| !hole.kept).map(|hole| (hole, span)))
+        Ok(hole.map(|hole| (hole, span)))
     }
 
     async fn add_waiting(
@@ -490,13 +520,19 @@ impl<'a> History<'a> {
         let view = self.spool(spool);
         let oldest = view.oldest.map(|time| time.corrected).or(newest);
         let is_later = range.to.zip(oldest).is_some_and(|(to, at)| to <= at);
-        let waiting = if is_later { 0 } else { view.waiting };
+        let positions = if is_later { 0 } else { view.waiting };
+        let waiting = without_leaps(positions);
         answer.waiting = Some(waiting);
+        if positions >= LEAP {
+            let what = "how many records were lost when the robot's spool was salvaged";
+            answer.unknown.push(what.to_owned());
+        }
         let cuts_end = range.to.is_some_and(|to| to <= spool.at);
         let cuts_begin = range
             .from
             .is_some_and(|from| oldest.is_none_or(|at| from > at));
-        answer.waiting_is_upper_bound = waiting > 0 && (cuts_end || cuts_begin || waiting >= LEAP);
+        answer.waiting_is_upper_bound =
+            waiting > 0 && (cuts_end || cuts_begin || positions >= LEAP);
         if range
             .to
             .zip(answer.as_of)
@@ -513,17 +549,21 @@ impl<'a> History<'a> {
 
     /// When the newest record was made that is in a stream.
     async fn newest(&self, stream: &Stream) -> Result<Option<Timestamp>> {
-        let mut at = stream.due;
-        for _ in 0..PROBE {
-            if at <= Seq::FIRST {
-                break;
-            }
-            let rows = self.rows(stream, Seq(at.0 - 1), 1).await?;
-            let Some(row) = rows.first() else { break };
-            if let Some(key) = stream.span(row).key() {
+        let mut end = stream.due;
+        let mut length = PROBE;
+        while end > Seq::FIRST {
+            // The first of them covers the position that is asked for.
+            let begin = Seq(end.0.saturating_sub(length.try_into().unwrap_or(u64::MAX)));
+            let rows = self.rows(stream, begin.max(Seq::FIRST), length).await?;
+            let mut from_end = rows.iter().rev().filter(|row| row.seq < end);
+            if let Some(key) = from_end.find_map(|row| stream.span(row).key()) {
                 return Ok(Some(key));
             }
-            at = row.seq;
+            let Some(row) = rows.first().filter(|row| row.seq < end) else {
+                break;
+            };
+            end = row.seq;
+            length = PAGE;
         }
         Ok(None)
     }
@@ -547,11 +587,9 @@ impl<'a> History<'a> {
         let (mut low, mut high) = (Seq::FIRST, stream.due);
         while low < high {
             let middle = low.plus(high.since(low) / 2);
-            // The first of them covers the middle, since a stream has no holes in its positions.
-            let rows = self.rows(stream, middle, PROBE).await?;
-            let Some(row) = rows.first() else { break };
-            let mut before_high = rows.iter().take_while(|row| row.seq < high);
-            let key = before_high.find_map(|row| stream.span(row).key());
+            let Some((row, key)) = self.key_from(stream, middle, high).await? else {
+                break;
+            };
             // What knows no time is as old as what comes after it.
             if key.is_none_or(|key| key >= moment) {
                 high = row.seq;
@@ -560,6 +598,31 @@ impl<'a> History<'a> {
             }
         }
         Ok(high)
+    }
+
+    /// The row that covers a position, and the first time that it or one of those after it tells, up
+    /// to an end.
+    async fn key_from(
+        &self,
+        stream: &Stream,
+        at: Seq,
+        end: Seq,
+    ) -> Result<Option<(Stored, Option<Timestamp>)>> {
+        // The first of them covers the position, since a stream has no holes in its positions.
+        let mut rows = self.rows(stream, at, PROBE).await?;
+        let Some(first) = rows.first().cloned() else {
+            return Ok(None);
+        };
+        loop {
+            let mut before_end = rows.iter().take_while(|row| row.seq < end);
+            let key = before_end.find_map(|row| stream.span(row).key());
+            let next = rows.last().map(|row| row.seq.plus(row.item.covers));
+            let next = next.filter(|next| *next < end && key.is_none());
+            let Some(next) = next else {
+                return Ok(Some((first, key)));
+            };
+            rows = self.rows(stream, next, PAGE).await?;
+        }
     }
 
     async fn rows(&self, stream: &Stream, from: Seq, limit: usize) -> Result<Vec<Stored>> {

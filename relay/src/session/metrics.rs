@@ -15,7 +15,6 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::journal::Hole;
-use crate::journal::view::loss_name;
 use crate::session::load::LoadGauges;
 
 /// Ages of live statuses in seconds, fine enough to tell whether one in a hundred is over a second.
@@ -120,7 +119,7 @@ impl LinkMetrics {
     /// Counts records that are not there.
     pub fn count_hole(&self, hole: &Hole) {
         let reason = ReasonLabel {
-            reason: loss_name(hole.loss),
+            reason: hole.reason(),
         };
         self.gaps.get_or_create(&reason).inc();
         if hole.kept {

@@ -22,6 +22,7 @@ use super::metrics::LinkMetrics;
 use super::random_u64;
 use crate::catalog::{Catalog, DownStream, LedgerEntry};
 use crate::clock::sleep_until;
+use crate::journal::history::without_leaps;
 use crate::journal::{Entry, Journal, Run};
 use crate::live::{Live, Spool};
 use crate::projection::{Projection, ProjectionError};
@@ -291,6 +292,7 @@ struct Worker {
 impl Worker {
     async fn run_up(self, mut jobs: mpsc::Receiver<UpJob>) {
         let mut waiting = None;
+        let mut counted = None;
         loop {
             let job = match waiting.take() {
                 Some(job) => Some(job),
@@ -318,7 +320,7 @@ impl Worker {
                     {
                         waiting = join(&mut store, job);
                     }
-                    self.store(store).await;
+                    self.store(store, &mut counted).await;
                 }
             }
         }
@@ -414,7 +416,7 @@ impl Worker {
         true
     }
 
-    async fn store(&self, store: Store) {
+    async fn store(&self, store: Store, counted: &mut Option<Cursor>) {
         let (robot, session) = (self.robot, store.session);
         let bytes = bytes_of(&store.items);
         let run = Run {
@@ -425,7 +427,7 @@ impl Worker {
             received: Timestamp::now(),
             clock: store.clock,
         };
-        let outcome = self.store_and_apply(Arc::new(run)).await;
+        let outcome = self.store_and_apply(Arc::new(run), counted).await;
         match outcome {
             Ok(next) => {
                 self.report(Done::Stored(robot, session, next, bytes)).await;
@@ -441,18 +443,52 @@ impl Worker {
     }
 
     /// Stores first, then applies: what is derived can always be derived again from the journal.
-    async fn store_and_apply(&self, run: Arc<Run>) -> Result<Seq, ProjectionError> {
-        let items = u64::try_from(run.entries.len()).unwrap_or(u64::MAX);
+    async fn store_and_apply(
+        &self,
+        run: Arc<Run>,
+        counted: &mut Option<Cursor>,
+    ) -> Result<Seq, ProjectionError> {
         let next = self.stores.journal.store(Arc::clone(&run)).await?;
-        self.stores.metrics.records.inc_by(items);
+        let known = counted.filter(|counted| counted.epoch == run.epoch);
+        self.count(&run, known.map_or(Seq::FIRST, |counted| counted.next));
+        let epoch = run.epoch;
+        *counted = Some(Cursor { epoch, next });
         self.stores.projection.apply(&run).await?;
         Ok(next)
+    }
+
+    /// Counts what is stored of a run and reaches past `known`. A run that could not be applied comes
+    /// again and is not counted again.
+    fn count(&self, run: &Run, known: Seq) {
+        let (robot, metrics) = (self.robot, &self.stores.metrics);
+        let mut next = run.first;
+        let mut undecodable = None;
+        for entry in &run.entries {
+            next = next.plus(entry.item.covers);
+            if next <= known {
+                continue;
+            }
+            metrics.records.inc();
+            if let Some(hole) = entry.hole() {
+                metrics.count_hole(&hole);
+            }
+            if let Err(error) = &entry.record {
+                // It stays in the journal as it came, for a newer relay or a person to read.
+                metrics.undecodable_records.inc();
+                let (count, first) = undecodable.unwrap_or((0_u64, error));
+                undecodable = Some((count.saturating_add(1), first));
+            }
+        }
+        // They come by the thousand from a newer gateway, so they are told of together.
+        if let Some((count, error)) = undecodable {
+            warn!(%robot, count, %error, "records kept but not understood");
+        }
     }
 
     async fn hear_spool(&self, epoch: Epoch, report: Report) {
         let (robot, stores) = (self.robot, &self.stores);
         if let Ok(due) = stores.journal.due(robot, epoch).await {
-            let waiting = report.next.since(due);
+            let waiting = without_leaps(report.next.since(due));
             stores.metrics.hear_spool(robot, report.disk, waiting);
         }
         let before = stores.live.spool(robot).await.ok().flatten();

@@ -148,7 +148,7 @@ fn floor(path: &Path) -> f64 {
         .execute_batch(
             "PRAGMA journal_mode = wal; PRAGMA synchronous = full;
              CREATE TABLE records (stream INTEGER NOT NULL, seq INTEGER NOT NULL,
-                 covers INTEGER NOT NULL, received INTEGER NOT NULL, clock_offset INTEGER,
+                 covers INTEGER NOT NULL, received INTEGER NOT NULL,
                  record BLOB NOT NULL, PRIMARY KEY (stream, seq)) STRICT, WITHOUT ROWID",
         )
         .unwrap();
@@ -160,7 +160,7 @@ fn floor(path: &Path) -> f64 {
     for batch in rows.chunks(FLOOR_BATCH) {
         let transaction = connection.transaction().unwrap();
         {
-            let sql = "INSERT INTO records VALUES (1, ?1, 1, 0, 0, ?2)";
+            let sql = "INSERT INTO records VALUES (1, ?1, 1, 0, ?2)";
             let mut insert = transaction.prepare_cached(sql).unwrap();
             for row in batch {
                 seq += 1;

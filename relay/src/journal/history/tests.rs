@@ -30,7 +30,10 @@ enum Made {
     Thinned {
         count: u64,
     },
-    Unreadable,
+    /// What a newer robot says; it may stand for several.
+    Unreadable {
+        covers: u64,
+    },
 }
 
 /// A row as the model sees it.
@@ -62,9 +65,9 @@ fn item(row: &Row) -> Item {
     let (since, until) = row.span.unwrap_or_default();
     let event = match row.made {
         Made::Record => Event::Telemetry(Status::default()),
-        Made::Unreadable => {
+        Made::Unreadable { covers } => {
             let record = vec![255; 3];
-            return Item { covers: 1, record };
+            return Item { covers, record };
         }
         Made::Shed { count, .. } => Event::Tombstone(Tombstone {
             count,
@@ -83,7 +86,7 @@ fn item(row: &Row) -> Item {
     // A tombstone is made when its records are long gone.
     let made = match row.made {
         Made::Shed { .. } => 990,
-        Made::Record | Made::Thinned { .. } | Made::Unreadable => until,
+        Made::Record | Made::Thinned { .. } | Made::Unreadable { .. } => until,
     };
     let record = Record {
         stamp: stamp(made),
@@ -106,7 +109,7 @@ fn rows(plan: &[(u64, Made)], second_from: usize) -> Vec<Row> {
         let since = now + step;
         let (covers, length, knows) = match *made {
             Made::Record => (1, 0, true),
-            Made::Unreadable => (1, 0, false),
+            Made::Unreadable { covers } => (covers, 0, false),
             Made::Shed {
                 count: 0,
                 knows_times,
@@ -156,7 +159,7 @@ fn within(rows: &[Row], epoch: u64, (from, to): (u64, u64)) -> (Vec<Row>, Option
         .copied()
         .collect();
     let first_since = |moment| {
-        let key = |index: usize| stream[index..].iter().take(PROBE).find_map(|row| row.span);
+        let key = |index: usize| stream[index..].iter().find_map(|row| row.span);
         let is_since = |index| key(index).is_none_or(|(_, until)| until >= moment);
         (0..stream.len())
             .find(|index| is_since(*index))
@@ -175,7 +178,11 @@ fn touches(row: &Row, (from, to): (u64, u64)) -> bool {
 }
 
 fn is_shed(row: &Row) -> bool {
-    matches!(row.made, Made::Shed { .. })
+    match row.made {
+        Made::Shed { .. } => true,
+        Made::Unreadable { covers } => covers > 1,
+        Made::Record | Made::Thinned { .. } => false,
+    }
 }
 
 fn plans() -> impl Strategy<Value = Vec<(u64, Made)>> {
@@ -184,7 +191,7 @@ fn plans() -> impl Strategy<Value = Vec<(u64, Made)>> {
         2 => (0..4_u64, any::<bool>())
             .prop_map(|(count, knows_times)| Made::Shed { count, knows_times }),
         1 => (1..4_u64).prop_map(|count| Made::Thinned { count }),
-        1 => Just(Made::Unreadable),
+        1 => (1..3_u64).prop_map(|covers| Made::Unreadable { covers }),
     ];
     vec((1..10_u64, made), 0..40)
 }
@@ -203,34 +210,53 @@ async fn check(plan: Vec<(u64, Made)>, second_from: usize, stretch: (u64, u64), 
     let range = query(stretch.0, stretch.1);
     let mut expected = Completeness::default();
     let (mut records, mut gaps) = (Vec::new(), Vec::new());
-    let mut has_unknown = false;
+    let (mut has_unknown, mut has_holes) = (false, false);
     for epoch in [1, 2] {
         let (inside, after) = within(&rows, epoch, stretch);
         records.extend(inside.iter().map(|row| row.place));
         let at_end = after.filter(|row| touches(row, stretch));
         let holes = inside.iter().copied().chain(at_end);
         for row in holes.clone().filter(is_shed) {
-            if let Made::Shed { count, .. } = row.made {
-                expected.shed += count;
-                has_unknown |= count == 0;
-            }
+            let count = match row.made {
+                Made::Shed { count, .. } => count,
+                Made::Record | Made::Thinned { .. } | Made::Unreadable { .. } => 0,
+            };
+            expected.shed += count;
+            expected.expected += count;
+            has_unknown |= count == 0;
         }
-        expected.received += inside.iter().filter(|row| !is_shed(row)).count() as u64;
-        for row in &inside {
+        let received = inside.iter().filter(|row| !is_shed(row)).count() as u64;
+        expected.received += received;
+        expected.expected += received;
+        for (index, row) in holes.clone().enumerate() {
             if let Made::Thinned { count } = row.made {
                 expected.thinned += count;
+                // One of them was received, where that is inside.
+                expected.expected += count - u64::from(index < inside.len());
             }
         }
         let is_hole = |row: &Row| is_shed(row) || matches!(row.made, Made::Thinned { .. });
+        has_holes |= holes.clone().any(|row| is_hole(&row));
         let listed = holes.filter(|row| is_hole(row) && touches(row, stretch));
         gaps.extend(listed.map(|row| row.place));
     }
     gaps.reverse();
 
     let answer = history.completeness(range, None).await.unwrap();
-    let sums = |answer: &Completeness| (answer.received, answer.shed, answer.thinned);
+    let sums = |answer: &Completeness| {
+        let Completeness {
+            received,
+            shed,
+            thinned,
+            expected,
+            ..
+        } = *answer;
+        (received, shed, thinned, expected)
+    };
     assert_eq!(sums(&answer), sums(&expected));
     assert!(answer.expected_is_lower_bound || !has_unknown);
+    let all_there = !has_holes && answer.waiting == Some(0);
+    assert_eq!(answer.complete, all_there, "{answer:?}");
 
     let mut listed = Vec::new();
     let mut after = None;
@@ -273,6 +299,52 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(check(plan, second_from, (from, from + length), limit));
     }
+}
+
+#[tokio::test]
+async fn a_stretch_whose_samples_were_merged_away_is_not_complete() {
+    // Sixty samples of a minute are one now, which stands at the minute's end.
+    let plan = [
+        (1, Made::Record),
+        (1, Made::Thinned { count: 60 }),
+        (1, Made::Record),
+    ];
+    let (_folder, journal) = journal_of(&rows(&plan, 10)).await;
+    let history = History::of(&journal, robot()).await.unwrap();
+    let half = history.completeness(query(12, 42), None).await.unwrap();
+    let sums = (half.received, half.thinned, half.expected, half.waiting);
+    assert_eq!(sums, (0, 60, 60, Some(0)));
+    assert!(!half.complete && half.thinned_is_upper_bound);
+    let other_half = history.completeness(query(42, 73), None).await.unwrap();
+    let sums = (other_half.received, other_half.thinned, other_half.expected);
+    assert_eq!(sums, (1, 60, 60));
+    assert!(!other_half.complete && other_half.thinned_is_upper_bound);
+}
+
+#[tokio::test]
+async fn records_behind_many_that_know_no_time_are_found() {
+    let strange = [(1, Made::Unreadable { covers: 1 }); 300];
+    let plan = [&[(1, Made::Record)][..], &strange, &[(1, Made::Record)]].concat();
+    let (_folder, journal) = journal_of(&rows(&plan, 1_000)).await;
+    let history = History::of(&journal, robot()).await.unwrap();
+    let found = history.records(query(12, 900), None, Some("telemetry"), 5);
+    assert_eq!(found.await.unwrap().items.len(), 1);
+    let (_folder, journal) = journal_of(&rows(&plan[..301], 1_000)).await;
+    let history = History::of(&journal, robot()).await.unwrap();
+    let answer = history.completeness(Range::default(), None).await.unwrap();
+    assert_eq!(answer.as_of, Some(time(11)));
+}
+
+#[tokio::test]
+async fn what_a_salvage_leapt_over_is_not_counted_as_records() {
+    let (_folder, journal) = ten_records().await;
+    let history = History::of(&journal, robot()).await.unwrap();
+    let leapt = spool(11 + LEAP + 3, None, 100);
+    let answer = history.completeness(query(0, 100), Some(&leapt));
+    let answer = answer.await.unwrap();
+    assert_eq!((answer.waiting, answer.expected), (Some(3), 13));
+    assert!(answer.expected_is_lower_bound && answer.waiting_is_upper_bound);
+    assert!(!answer.complete);
 }
 
 fn spool(next: u64, oldest: Option<u64>, at: u64) -> Spool {

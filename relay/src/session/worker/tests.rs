@@ -1,14 +1,16 @@
 //! Workers on real stores.
 
-use brrbrr_proto::id::BootId;
+use brrbrr_proto::down::Order;
+use brrbrr_proto::id::{BootId, CommandId};
 use brrbrr_proto::link::relay::BoardClock;
 use brrbrr_proto::seal::Secret;
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
-use brrbrr_proto::up::{Event, Item, Loss, Record, Thinned, Tombstone};
+use brrbrr_proto::up::{CommandUpdate, Event, Item, Loss, Progress, Record, Thinned, Tombstone};
 use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::catalog::sqlite::SqliteCatalog;
+use crate::catalog::{CommandState, NewCommand};
 use crate::journal::sqlite::SqliteJournal;
 use crate::live::memory::MemoryLive;
 
@@ -18,7 +20,7 @@ struct Site {
     stores: Stores,
     registry: Registry,
     robot: RobotId,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Site {
@@ -40,7 +42,7 @@ impl Site {
             stores,
             registry,
             robot,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -126,6 +128,54 @@ async fn runs_that_wait_are_stored_together_up_to_the_end_of_their_session() {
     );
     let due = site.stores.journal.due(site.robot, Epoch(1)).await;
     assert_eq!(due.unwrap(), Seq(5));
+}
+
+#[tokio::test]
+async fn a_run_that_the_catalog_refused_reaches_the_ledger_with_the_next_one() {
+    let mut site = Site::new().await;
+    let (first, second) = (CommandId(1), CommandId(2));
+    for id in [first, second] {
+        let command = NewCommand {
+            id,
+            robot: site.robot,
+            order: Order::Stop,
+            deadline: Timestamp::UNIX_EPOCH,
+            actor: "voice".to_owned(),
+            idempotency_key: None,
+            submitted: Timestamp::UNIX_EPOCH,
+        };
+        site.stores.catalog.submit(command).await.unwrap();
+    }
+    // The catalog fails between two runs that are queued: the first one cannot be committed.
+    let catalog = rusqlite::Connection::open(site.folder.path().join("catalog")).unwrap();
+    let refuse = "CREATE TRIGGER away BEFORE INSERT ON applied WHEN new.next = 2
+                  BEGIN SELECT raise(ABORT, 'away'); END";
+    catalog.execute_batch(refuse).unwrap();
+    let done = |command| {
+        Event::Command(CommandUpdate {
+            command,
+            progress: Progress::Succeeded,
+            detail: String::new(),
+        })
+    };
+    // Of two sessions, so that they are not joined.
+    site.store(1, 1, &[done(first)]);
+    site.store(2, 2, &[done(second)]);
+    let refused = site.done.recv().await.unwrap();
+    assert!(
+        matches!(refused, Done::StoreFailed(_, SessionId(1), _)),
+        "{refused:?}"
+    );
+    let (session, next, _) = site.stored().await;
+    assert_eq!((session, next), (SessionId(2), Seq(3)));
+    // Both come again, and are no news.
+    site.store(2, 1, &[done(first), done(second)]);
+    site.stored().await;
+    site.assert_counted(&["brrbrr_records_total 2"]);
+    for id in [first, second] {
+        let (entry, _) = site.stores.catalog.command(id).await.unwrap();
+        assert_eq!(entry.state, CommandState::Succeeded, "{id}");
+    }
 }
 
 #[tokio::test]
