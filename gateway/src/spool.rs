@@ -485,13 +485,13 @@ impl Spool {
         self.ask(|reply| Request::Knows { source, reply }).await
     }
 
-    /// Lets go of everything before `next`. It is deleted with one of the next commits, or on its
+    /// Lets go of everything before `next`, unless another `epoch` has begun. It is deleted with one of the next commits, or on its
     /// own after [`RELEASE_DELAY`] where nothing else is written.
     ///
     /// # Errors
     /// Where the spool is closed.
-    pub async fn release(&self, next: Seq) -> Result<()> {
-        self.tell(Request::Release { next }).await
+    pub async fn release(&self, epoch: Epoch, next: Seq) -> Result<()> {
+        self.tell(Request::Release { epoch, next }).await
     }
 
     /// Keeps the latest status for the next start. It is written every

@@ -63,6 +63,7 @@ pub(super) enum Request {
         reply: Reply<Vec<Gap>>,
     },
     Release {
+        epoch: Epoch,
         next: Seq,
     },
     Status(Status),
@@ -325,7 +326,12 @@ impl Writer {
         let mut closing = None;
         for request in group.drain(..) {
             match request {
-                Request::Release { next } => self.held.hold_release(next, now),
+                Request::Release { epoch, next } => {
+                    // In another epoch the position means another record.
+                    if epoch == self.database.epoch() {
+                        self.held.hold_release(next, now);
+                    }
+                }
                 Request::Status(status) => self.held.hold_status(status, now),
                 Request::Close { reply } => closing = Some(reply),
                 Request::Write { .. }
