@@ -86,6 +86,17 @@ pub enum SpoolError {
     /// The disk is full.
     #[error("the disk is full, free some space at {}", .0.display())]
     DiskFull(PathBuf),
+    /// The disk has less free space than it must keep, and the spool has only its share left.
+    #[error(
+        "the disk of {} has less than {} MiB free, free some space", .path.display(),
+        .floor / (1024 * 1024)
+    )]
+    BelowFloor {
+        /// Which file.
+        path: PathBuf,
+        /// What the disk must have free, in bytes.
+        floor: u64,
+    },
     /// The budget has no room for it, and nothing is left that could make way.
     #[error(
         "the spool at {} has no room for {wanted} bytes within its budget of {budget} bytes, \
@@ -155,6 +166,20 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
+    /// Whether it is a matter of the room that there is, and not of a disk that does not work.
+    const fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::BelowFloor { .. } | Self::Full { .. })
+    }
+
+    /// What is damaged, where that is the reason.
+    fn damage(&self) -> Option<&str> {
+        if let Self::Corrupt { what, .. } = self {
+            Some(what)
+        } else {
+            None
+        }
+    }
+
     /// Whether the same thing would be refused for ever.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {

@@ -36,6 +36,7 @@ impl Writer {
                         held.release = None;
                     }
                     room.look_again();
+                    room.forget_work();
                     telling.touch();
                     return Some(Self {
                         database,
@@ -43,6 +44,7 @@ impl Writer {
                         room,
                         telling,
                         failing: None,
+                        refused_at: None,
                         refused,
                         repair,
                     });
@@ -50,7 +52,7 @@ impl Writer {
                 Err(error) => error,
             };
             tracing::warn!(%error, "the spool could not be opened again");
-            telling.tell_failing(error.to_string());
+            telling.tell_failing(error.to_string(), Instant::now());
             let max_bytes = room.limits().group_bytes();
             if !refuse_for_a_while(waiting, &mut held, epoch, max_bytes, &error) {
                 return None;
