@@ -499,7 +499,7 @@ impl EventLoop {
             }
             LinkOutput::Release { next } => {
                 self.board.set_acked(next);
-                self.push(async move { Done::Released(spool.release(next).await) });
+                self.push(async move { Done::Released(spool.release(epoch, next).await) });
             }
             LinkOutput::Store {
                 cursor,

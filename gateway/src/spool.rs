@@ -86,6 +86,17 @@ pub enum SpoolError {
     /// The disk is full.
     #[error("the disk is full, free some space at {}", .0.display())]
     DiskFull(PathBuf),
+    /// The disk has less free space than it must keep, and the spool has only its share left.
+    #[error(
+        "the disk of {} has less than {} MiB free, free some space", .path.display(),
+        .floor / (1024 * 1024)
+    )]
+    BelowFloor {
+        /// Which file.
+        path: PathBuf,
+        /// What the disk must have free, in bytes.
+        floor: u64,
+    },
     /// The budget has no room for it, and nothing is left that could make way.
     #[error(
         "the spool at {} has no room for {wanted} bytes within its budget of {budget} bytes, \
@@ -155,6 +166,20 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
+    /// Whether it is a matter of the room that there is, and not of a disk that does not work.
+    const fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::BelowFloor { .. } | Self::Full { .. })
+    }
+
+    /// What is damaged, where that is the reason.
+    fn damage(&self) -> Option<&str> {
+        if let Self::Corrupt { what, .. } = self {
+            Some(what)
+        } else {
+            None
+        }
+    }
+
     /// Whether the same thing would be refused for ever.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
@@ -485,13 +510,13 @@ impl Spool {
         self.ask(|reply| Request::Knows { source, reply }).await
     }
 
-    /// Lets go of everything before `next`. It is deleted with one of the next commits, or on its
+    /// Lets go of everything before `next`, unless another `epoch` has begun. It is deleted with one of the next commits, or on its
     /// own after [`RELEASE_DELAY`] where nothing else is written.
     ///
     /// # Errors
     /// Where the spool is closed.
-    pub async fn release(&self, next: Seq) -> Result<()> {
-        self.tell(Request::Release { next }).await
+    pub async fn release(&self, epoch: Epoch, next: Seq) -> Result<()> {
+        self.tell(Request::Release { epoch, next }).await
     }
 
     /// Keeps the latest status for the next start. It is written every

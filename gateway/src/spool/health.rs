@@ -89,7 +89,8 @@ impl Telling {
     }
 
     /// Tells that the storage fails, while nothing else can be found out.
-    pub(super) fn tell_failing(&mut self, detail: String) {
+    pub(super) fn tell_failing(&mut self, detail: String, now: Instant) {
+        self.told = now;
         self.is_due = true;
         self.sender.send_if_modified(|told| {
             let is_news = (told.disk, told.detail.as_str()) != (Disk::Failing, detail.as_str());

@@ -4,8 +4,8 @@
 //! - While the disk fails, what is to be written is refused with the reason, and what can be read is
 //!   read. About once a second it is tried whether the disk is well again.
 //! - Damage that is found by a read or a write is treated as at a start: see
-//!   [`salvage`](super::salvage). A page that the disk will not give back for
-//!   [`UNREADABLE_AFTER`] looks in a row counts as damage.
+//!   [`salvage`](super::salvage). A page that the disk will not give back at [`UNREADABLE_AFTER`]
+//!   looks counts as damage, whatever is written in between.
 //! - A database whose file was deleted or replaced is written anew from what is still open, with its
 //!   epoch and its positions. What has taken its place is moved aside.
 //! - A transaction that was refused is not there later on: what it left in the log is cut off before
@@ -33,8 +33,12 @@ use super::{Limits, Result, SpoolError, SpoolState};
 /// How often what failed is tried again, and the places of the files are looked at.
 pub(super) const PACE: Duration = Duration::from_secs(1);
 
-/// After how many looks in a row at which something could not be read it counts as damaged.
+/// After how many looks at which something could not be read it counts as damaged.
 const UNREADABLE_AFTER: u32 = 5;
+
+/// After how many looks in a row without that it counts as readable again. Whoever could not read
+/// tries again once a second, which may miss a look.
+const READABLE_AFTER: u32 = 3;
 
 /// How much is written to see whether the disk takes anything.
 const PROBE_BYTES: usize = 64 * 1024;
@@ -48,10 +52,35 @@ pub(super) struct Repair {
     /// The calendar goes on from here by the other clock: it only gives names to files.
     opened: (WallClock, Instant),
     looked: Instant,
-    /// Something could not be read since the last look.
-    unread: bool,
-    /// At how many looks in a row that was so.
-    unreadable: u32,
+    unread: Unread,
+}
+
+/// What could not be read. It is kept apart from what could not be written: a write that succeeds
+/// says nothing about the page that is missing.
+#[derive(Debug, Default)]
+struct Unread {
+    /// Why, until everything counts as readable again.
+    error: Option<SpoolError>,
+    /// Whether that was since the last look.
+    is_new: bool,
+    /// At how many looks it was so.
+    looks: u32,
+    /// At how many it was not, since.
+    quiet: u32,
+}
+
+impl Unread {
+    fn look(&mut self) {
+        if std::mem::take(&mut self.is_new) {
+            self.looks += 1;
+            self.quiet = 0;
+        } else {
+            self.quiet += 1;
+            if self.quiet >= READABLE_AFTER {
+                *self = Self::default();
+            }
+        }
+    }
 }
 
 /// Why the database has to be closed and opened again.
@@ -94,8 +123,7 @@ impl Repair {
             lock,
             opened: (now, opened),
             looked: opened,
-            unread: false,
-            unreadable: 0,
+            unread: Unread::default(),
         };
         Ok((repair, database, state))
     }
@@ -124,8 +152,14 @@ impl Repair {
     }
 
     /// Something could not be read.
-    pub(super) const fn could_not_read(&mut self) {
-        self.unread = true;
+    pub(super) fn could_not_read(&mut self, error: SpoolError) {
+        self.unread.error = Some(error);
+        self.unread.is_new = true;
+    }
+
+    /// Why something could not be read lately.
+    pub(super) const fn unread(&self) -> Option<&SpoolError> {
+        self.unread.error.as_ref()
     }
 
     /// Looks whether the files are in their places and whether what failed works again.
@@ -136,18 +170,19 @@ impl Repair {
         now: Instant,
     ) -> Look {
         self.looked = now;
-        self.unreadable = if self.unread { self.unreadable + 1 } else { 0 };
-        self.unread = false;
-        let looked = match (database.misplaced(), failing) {
+        self.unread.look();
+        let unread = self.unread.error.as_ref();
+        let unreadable = unread.filter(|_| self.unread.looks >= UNREADABLE_AFTER);
+        let looked = match (database.misplaced(), unreadable) {
             (Some(misplaced), _) => self.restore(database, misplaced),
-            // That is a matter of its size, not of the disk.
-            (None, None | Some(SpoolError::Full { .. })) => return Look::Same,
-            (None, Some(error)) if self.unreadable >= UNREADABLE_AFTER => {
-                self.unreadable = 0;
+            (None, Some(error)) => {
                 let what = error.to_string();
                 return Look::Reopen(Reopening::Damaged(what, database.next_row()));
             }
-            (None, Some(_)) => self.try_out(database),
+            (None, None) => match failing {
+                Some(error) if !error.is_for_want_of_room() => self.try_out(database),
+                Some(_) | None => return Look::Same,
+            },
         };
         looked.unwrap_or_else(|error| {
             if let SpoolError::Corrupt { what, .. } = error {
@@ -222,6 +257,7 @@ impl Repair {
             Reopening::Damaged(..) | Reopening::Stuck => opening::open(&self.path, now),
         }?;
         database.bound_log(self.limits)?;
+        self.unread = Unread::default();
         Ok((database, state))
     }
 

@@ -34,7 +34,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const IDLE_LOOK: Duration = Duration::from_secs(5);
 
 /// How long the spool counts as short after room was made for the last time.
-const SHORT_FOR: Duration = Duration::from_secs(10);
+pub(super) const SHORT_FOR: Duration = Duration::from_secs(10);
 
 /// How long no room is made after that has failed.
 const REST: Duration = Duration::from_secs(1);
@@ -181,7 +181,7 @@ impl Room {
             self.look(usage, now);
             match self.need(usage, wanted, self.limits.full()) {
                 Need::Nothing => return Ok(()),
-                Need::Refusal => return Err(SpoolError::DiskFull(self.path.clone())),
+                Need::Refusal => return Err(self.below_floor()),
                 Need::Room(goal) => {
                     self.is_making = true;
                     if !self.step(database, released, (usage, goal), now)? {
@@ -189,6 +189,13 @@ impl Room {
                     }
                 }
             }
+        }
+    }
+
+    fn below_floor(&self) -> SpoolError {
+        SpoolError::BelowFloor {
+            path: self.path.clone(),
+            floor: self.limits.min_free_bytes,
         }
     }
 
@@ -353,6 +360,12 @@ impl Room {
             .free
             .saturating_add(self.floor.taken)
             .saturating_sub(taken)
+    }
+
+    /// Nothing is on its way to the relay any more, so what the measures have worked on is not what
+    /// they reach now.
+    pub(super) fn forget_work(&mut self) {
+        self.plan = Plan::default();
     }
 
     /// The disk is full before the floor was noticed: looks again at once.

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::format::{EncodedCommand, EncodedEntry};
 use super::health::Telling;
 use super::repair::{Look, Reopening, Repair};
-use super::shedding::Room;
+use super::shedding::{Room, SHORT_FOR};
 use super::sqlite::{Database, Transaction};
 use super::{
     Appended, Gap, Health, Limits, RELEASE_DELAY, REQUESTS_MAX, ReadBack, Result, STATUS_DELAY,
@@ -63,6 +63,7 @@ pub(super) enum Request {
         reply: Reply<Vec<Gap>>,
     },
     Release {
+        epoch: Epoch,
         next: Seq,
     },
     Status(Status),
@@ -206,6 +207,8 @@ pub(super) struct Writer {
     telling: Telling,
     /// Why the last write failed.
     failing: Option<SpoolError>,
+    /// When something was refused for want of room for the last time.
+    refused_at: Option<Instant>,
     refused: u64,
     repair: Repair,
 }
@@ -236,6 +239,7 @@ impl Writer {
             room,
             telling,
             failing: None,
+            refused_at: None,
             refused: 0,
             repair,
         };
@@ -297,8 +301,10 @@ impl Writer {
 
     /// Looks after the disk: at once where the database is damaged, else about once a second.
     fn look(&mut self, now: Instant) -> Option<Reopening> {
-        if let Some(SpoolError::Corrupt { what, .. }) = &self.failing {
-            return Some(Reopening::Damaged(what.clone(), self.database.next_row()));
+        let damage = self.failing.as_ref().and_then(SpoolError::damage);
+        if let Some(what) = damage.or_else(|| self.repair.unread()?.damage()) {
+            let (what, next) = (what.to_owned(), self.database.next_row());
+            return Some(Reopening::Damaged(what, next));
         }
         if now < self.repair.due() {
             return None;
@@ -325,7 +331,12 @@ impl Writer {
         let mut closing = None;
         for request in group.drain(..) {
             match request {
-                Request::Release { next } => self.held.hold_release(next, now),
+                Request::Release { epoch, next } => {
+                    // In another epoch the position means another record.
+                    if epoch == self.database.epoch() {
+                        self.held.hold_release(next, now);
+                    }
+                }
                 Request::Status(status) => self.held.hold_status(status, now),
                 Request::Close { reply } => closing = Some(reply),
                 Request::Write { .. }
@@ -379,8 +390,10 @@ impl Writer {
                 self.refused += 1;
                 request.refuse(error.clone());
             }
-            self.failing = Some(error);
-            self.telling.touch();
+            if error.is_for_want_of_room() {
+                self.refused_at = Some(now);
+            }
+            self.failed(error);
         }
     }
 
@@ -411,9 +424,10 @@ impl Writer {
                 if renewed {
                     self.held.release = None;
                     self.database.forget_reads();
+                    self.room.forget_work();
                 }
                 self.held.written(&self.database, now);
-                self.failing = None;
+                self.written(now);
             }
             Err(error) => {
                 tracing::warn!(%error, "the spool could not write");
@@ -425,6 +439,19 @@ impl Writer {
         self.telling.touch();
         for answer in answers {
             answer(outcome.clone());
+        }
+    }
+
+    /// A write has succeeded. A small one may fit where a larger one does not, so what was refused
+    /// for want of room goes on for a while.
+    fn written(&mut self, now: Instant) {
+        let is_recent = self.refused_at.is_some_and(|at| now < at + SHORT_FOR);
+        let for_want_of_room = self
+            .failing
+            .as_ref()
+            .is_some_and(SpoolError::is_for_want_of_room);
+        if !(for_want_of_room && is_recent) {
+            self.failing = None;
         }
     }
 
@@ -446,9 +473,17 @@ impl Writer {
                     self.telling.touch();
                 }
                 // What was refused for want of room may come again.
-                let is_full = matches!(self.failing, Some(SpoolError::Full { .. }));
-                if is_full && self.room.has_room() {
+                let may_come = match &self.failing {
+                    Some(SpoolError::BelowFloor { .. }) => true,
+                    // It is told for a while, even where there is room between any two writes.
+                    Some(SpoolError::Full { .. }) => {
+                        self.refused_at.is_none_or(|at| now >= at + SHORT_FOR)
+                    }
+                    Some(_) | None => false,
+                };
+                if may_come && self.room.has_room() {
                     self.failing = None;
+                    self.telling.touch();
                 }
             }
             Err(error) => {
@@ -459,9 +494,11 @@ impl Writer {
     }
 
     fn tell(&mut self, now: Instant) {
-        let (disk, detail) = match &self.failing {
+        // Asked in any case: it also notices that the shortage is over.
+        let room = self.room.disk(now);
+        let (disk, detail) = match self.failing.as_ref().or(self.repair.unread()) {
             Some(error) => (Disk::Failing, error.to_string()),
-            None => self.room.disk(now),
+            None => room,
         };
         let epoch = self.database.epoch();
         if !self.telling.wants(now, epoch, disk, &detail) {
@@ -469,7 +506,11 @@ impl Writer {
         }
         match health(&self.database, &self.room, self.refused, disk, detail) {
             Ok(health) => self.telling.tell(health, now),
-            Err(error) => self.failed(error),
+            Err(error) => {
+                tracing::warn!(%error, "the spool could not look at itself");
+                self.telling.tell_failing(error.to_string(), now);
+                self.repair.could_not_read(error);
+            }
         }
     }
 
@@ -512,8 +553,8 @@ impl Writer {
     fn answer_read<T>(&mut self, reply: Reply<T>, value: Result<T>) {
         if let Err(error) = &value {
             tracing::warn!(%error, "the spool could not read");
-            self.repair.could_not_read();
-            self.failed(error.clone());
+            self.repair.could_not_read(error.clone());
+            self.telling.touch();
         }
         answer(reply, value);
     }

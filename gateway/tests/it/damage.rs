@@ -124,7 +124,7 @@ async fn template() -> Template {
         number = end;
         if number > 400 {
             // What was released goes with the next commit.
-            spool.release(Seq(FIRST)).await.unwrap();
+            spool.release(state.epoch, Seq(FIRST)).await.unwrap();
         }
     }
     let change = CommandChange {

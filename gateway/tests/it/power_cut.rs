@@ -124,7 +124,8 @@ fn child_that_works() {
                     }
                     7 if number > 100 => {
                         say(format!("releasing {}\n", number - 80));
-                        spool.release(at[&(number - 80)]).await.unwrap();
+                        let next = at[&(number - 80)];
+                        spool.release(epoch, next).await.unwrap();
                     }
                     _ => {}
                 }

@@ -91,6 +91,12 @@ fn open(path: &Path) -> (Spool, SpoolState) {
     Spool::open(path, Limits::default(), NOW).unwrap()
 }
 
+/// Lets go of what the epoch that is now has before `next`.
+async fn release(spool: &Spool, next: Seq) {
+    let epoch = spool.state().await.unwrap().epoch;
+    spool.release(epoch, next).await.unwrap();
+}
+
 async fn numbers(spool: &Spool, from: u64) -> Vec<u64> {
     let back = spool.read(Seq(from), 10_000, usize::MAX).await.unwrap();
     back.items.iter().map(|item| number(&item.record)).collect()
@@ -160,15 +166,15 @@ async fn positions_are_not_used_again_after_everything_was_released() {
         .append((1..=10_000).map(record).collect())
         .await
         .unwrap();
-    spool.release(Seq(10_001)).await.unwrap();
+    release(&spool, Seq(10_001)).await;
     spool.close().await.unwrap();
     // Closing deletes one step of a release; the rest goes after the next start.
     let (spool, state) = open(&folder.path);
     assert_eq!(state.next, Seq(10_001));
-    spool.release(Seq(10_001)).await.unwrap();
+    release(&spool, Seq(10_001)).await;
     let appended = spool.append(vec![record(1)]).await.unwrap();
     assert_eq!(appended.first, Seq(10_001));
-    spool.release(Seq(10_002)).await.unwrap();
+    release(&spool, Seq(10_002)).await;
     wait_until_empty(&spool).await;
     spool.close().await.unwrap();
     let (_, state) = open(&folder.path);
@@ -197,7 +203,7 @@ async fn what_was_released_goes_with_the_next_append() {
     let folder = folder();
     let (spool, _) = open(&folder.path);
     spool.append((1..=3).map(record).collect()).await.unwrap();
-    spool.release(Seq(3)).await.unwrap();
+    release(&spool, Seq(3)).await;
     spool.append(vec![record(4)]).await.unwrap();
     assert_eq!(spool.commits().await.unwrap(), 2);
     assert_eq!(numbers(&spool, 1).await, [3, 4]);
@@ -212,12 +218,12 @@ async fn a_tombstone_stands_for_all_its_positions_until_they_are_all_released() 
         .await
         .unwrap();
     assert_eq!(appended.next, Seq(10_002));
-    spool.release(Seq(5_000)).await.unwrap();
+    release(&spool, Seq(5_000)).await;
     spool.append(vec![record(2)]).await.unwrap();
     let back = spool.read(Seq(1), 10, usize::MAX).await.unwrap();
     let covers: Vec<u64> = back.items.iter().map(|item| item.covers).collect();
     assert_eq!((back.first, covers), (Seq(1), vec![10_000, 1, 1]));
-    spool.release(Seq(10_001)).await.unwrap();
+    release(&spool, Seq(10_001)).await;
     spool.append(vec![record(3)]).await.unwrap();
     let back = spool.read(Seq(10_001), 10, usize::MAX).await.unwrap();
     assert_eq!((back.first, back.items.len()), (Seq(10_001), 3));
@@ -246,7 +252,7 @@ async fn a_release_into_a_tombstone_costs_one_commit_and_then_rests() {
     let folder = folder();
     let (spool, _) = open(&folder.path);
     spool.append(vec![record(1), tombstone(100)]).await.unwrap();
-    spool.release(Seq(50)).await.unwrap();
+    release(&spool, Seq(50)).await;
     let released = async {
         while spool.commits().await.unwrap() < 2 {
             tokio::task::yield_now().await;
@@ -350,19 +356,32 @@ async fn a_new_epoch_numbers_what_waits_from_one() {
         .append((1..=9_000).map(record).collect())
         .await
         .unwrap();
-    spool.release(Seq(8_998)).await.unwrap();
+    release(&spool, Seq(8_998)).await;
     let renewed = spool.renew_epoch(Epoch(42)).await.unwrap();
     assert_eq!(renewed.epoch, Epoch(42));
     assert_eq!((renewed.first, renewed.next), (Seq(1), Seq(4)));
     assert_eq!(numbers(&spool, 1).await, [8_998, 8_999, 9_000]);
     spool.append(vec![record(9_001)]).await.unwrap();
-    spool.release(Seq(3)).await.unwrap();
+    release(&spool, Seq(3)).await;
     spool.close().await.unwrap();
 
     let (spool, again) = open(&folder.path);
     assert_eq!(again.epoch, Epoch(42));
     assert_eq!((again.first, again.next), (Seq(3), Seq(5)));
     assert_eq!(numbers(&spool, 1).await, [9_000, 9_001]);
+}
+
+#[tokio::test]
+async fn a_release_of_another_epoch_lets_go_of_nothing() {
+    let folder = folder();
+    let (spool, state) = open(&folder.path);
+    spool.append((1..=9).map(record).collect()).await.unwrap();
+    release(&spool, Seq(4)).await;
+    spool.renew_epoch(Epoch(42)).await.unwrap();
+    // An acknowledgement that was on its way: these positions mean other records now.
+    spool.release(state.epoch, Seq(10)).await.unwrap();
+    spool.append(vec![record(10)]).await.unwrap();
+    assert_eq!(numbers(&spool, 1).await, [4, 5, 6, 7, 8, 9, 10]);
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
+use brrbrr_proto::id::Epoch;
+
 use super::super::SpoolError;
 use super::super::repair::{PACE, Reopening};
 use super::{Held, Request, Ticketed, Writer, answer, take_group};
@@ -34,6 +36,7 @@ impl Writer {
                         held.release = None;
                     }
                     room.look_again();
+                    room.forget_work();
                     telling.touch();
                     return Some(Self {
                         database,
@@ -41,6 +44,7 @@ impl Writer {
                         room,
                         telling,
                         failing: None,
+                        refused_at: None,
                         refused,
                         repair,
                     });
@@ -48,8 +52,9 @@ impl Writer {
                 Err(error) => error,
             };
             tracing::warn!(%error, "the spool could not be opened again");
-            telling.tell_failing(error.to_string());
-            if !refuse_for_a_while(waiting, &mut held, room.limits().group_bytes(), &error) {
+            telling.tell_failing(error.to_string(), Instant::now());
+            let max_bytes = room.limits().group_bytes();
+            if !refuse_for_a_while(waiting, &mut held, epoch, max_bytes, &error) {
                 return None;
             }
             refused += 1;
@@ -57,10 +62,12 @@ impl Writer {
     }
 }
 
-/// Refuses all that is asked until it is time to try again. Says whether there can be more.
+/// Refuses all that is asked until it is time to try again. What is released is kept where it is of
+/// the `epoch` that the database had. Says whether there can be more.
 fn refuse_for_a_while(
     waiting: &Receiver<Ticketed>,
     held: &mut Held,
+    epoch: Epoch,
     max_bytes: u64,
     error: &SpoolError,
 ) -> bool {
@@ -70,7 +77,11 @@ fn refuse_for_a_while(
         let more = take_group(waiting, Some(until), max_bytes, &mut group);
         for request in group.drain(..) {
             match request {
-                Request::Release { next } => held.hold_release(next, until),
+                Request::Release { epoch: of, next } => {
+                    if of == epoch {
+                        held.hold_release(next, until);
+                    }
+                }
                 Request::Status(status) => held.hold_status(status, until),
                 Request::Close { reply } => {
                     answer(reply, Err(error.clone()));

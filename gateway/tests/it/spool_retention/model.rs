@@ -364,7 +364,8 @@ impl Run {
         let count = self.random.below((end - model.released) as u64 + 1);
         model.released += usize::try_from(count).unwrap();
         let next = model.position(model.released);
-        self.spool.release(next).await.unwrap();
+        let epoch = self.spool.state().await.unwrap().epoch;
+        self.spool.release(epoch, next).await.unwrap();
     }
 
     /// Closes the spool, looks at every row, and opens it again.
