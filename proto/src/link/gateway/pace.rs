@@ -104,7 +104,8 @@ impl Pace {
     fn steer(&mut self, queued: Duration, lowest: Duration, bytes: usize, in_flight: usize) {
         let target = QUEUE_TARGET.max(lowest / 2);
         if self.is_starting {
-            if queued <= target / 2 {
+            // TCP's own window doubles in the same steps, and may be one of them behind.
+            if queued <= (target / 2).max(lowest + lowest / 4) {
                 self.grow(bytes, in_flight);
                 return;
             }
