@@ -138,6 +138,16 @@ impl Report {
         (!self.passed).then(|| wrong.join(", "))
     }
 
+    fn told_gaps(&self) -> String {
+        let gaps = self.gaps.iter();
+        let gaps: Vec<_> = gaps.map(|(why, count)| format!("{count} {why}")).collect();
+        if gaps.is_empty() {
+            return "none".to_owned();
+        }
+        let (gaps, excused) = (gaps.join(", "), self.lost_with_reason);
+        format!("{gaps}; {excused} acknowledged records are in them")
+    }
+
     /// A table for people.
     #[must_use]
     pub fn table(&self) -> String {
@@ -151,11 +161,6 @@ impl Report {
             }
             None => "not told by this relay".to_owned(),
         };
-        let gaps: Vec<_> = self
-            .gaps
-            .iter()
-            .map(|(why, count)| format!("{count} {why}"))
-            .collect();
         let rows = [
             (
                 "records in",
@@ -172,17 +177,7 @@ impl Report {
             ("doubled", self.doubled.to_string()),
             ("reordered", self.reordered.to_string()),
             ("altered", self.altered.to_string()),
-            (
-                "gaps",
-                match gaps.is_empty() {
-                    true => "none".to_owned(),
-                    false => format!(
-                        "{}; {} acknowledged records are in them",
-                        gaps.join(", "),
-                        self.lost_with_reason
-                    ),
-                },
-            ),
+            ("gaps", self.told_gaps()),
             (
                 "holes",
                 format!("{} positions without a reason", self.holes),
