@@ -242,9 +242,14 @@ impl Driver {
     fn handle_admitted(&mut self, robot: RobotId, keys: Option<Keys>) {
         let hello = self.looked_up.remove(&robot);
         if let (Some(keys), Some(hello)) = (keys, hello) {
+            let is_new = !self.fleet.knows(robot);
             self.fleet.admit(robot, keys);
             if !self.open_hello(&hello) {
-                warn!(%robot, "hello refused; was the robot enrolled here?");
+                self.metrics.frames_refused.inc();
+                // Once for each robot; whoever can write to its topic could fill the log.
+                if is_new {
+                    warn!(%robot, "hello refused; was the robot enrolled here?");
+                }
             }
         }
         let now = self.clock.now().uptime;
@@ -259,10 +264,11 @@ impl Driver {
         self.fleet.dismiss(robot, self.clock.now());
         self.look_ups.forget(robot);
         self.looked_up.remove(&robot);
-        self.workers.dismiss(robot);
+        let ended = self.workers.dismiss(robot);
         self.broker.disconnect(robot);
         let live = Arc::clone(&self.live);
         tokio::spawn(async move {
+            ended.await;
             if let Err(error) = live.forget(robot).await {
                 warn!(%robot, %error, "the removed robot's code and face are kept");
             }
@@ -321,7 +327,6 @@ impl Driver {
         let now = self.clock.now();
         let opened = self.fleet.handle_hello(robot, &hello.payload, session, now);
         if let Err(error) = &opened {
-            self.metrics.frames_refused.inc();
             debug!(%robot, %error, "hello refused");
         }
         opened.is_ok()

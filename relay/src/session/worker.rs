@@ -192,10 +192,22 @@ impl Workers {
         sent.map_err(mpsc::error::TrySendError::into_inner)
     }
 
-    /// Lets a robot's workers end after what they have.
-    pub fn dismiss(&mut self, robot: RobotId) {
-        self.robots.remove(&robot);
-        self.stores.metrics.forget_spool(robot);
+    /// Lets a robot's up worker end after what it has, and its down worker at once: what that would
+    /// still say of the robot is to be forgotten. It has been when this is over.
+    pub fn dismiss(&mut self, robot: RobotId) -> impl Future<Output = ()> + use<> {
+        let workers = self.robots.remove(&robot);
+        let down = workers.map(|workers| {
+            let [_, down] = workers.tasks;
+            down
+        });
+        let metrics = Arc::clone(&self.stores.metrics);
+        async move {
+            if let Some(down) = down {
+                down.abort();
+                down.await.ok();
+            }
+            metrics.forget_spool(robot);
+        }
     }
 
     /// Lets all workers end and waits until they have. `done` is drained meanwhile.

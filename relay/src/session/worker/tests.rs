@@ -237,14 +237,19 @@ async fn the_state_of_a_spool_is_kept_and_counted_until_the_robot_is_removed() {
         }
         tokio::task::yield_now().await;
     };
-    assert_eq!((kept.epoch, kept.report), (Epoch(1), report));
+    assert_eq!((kept.epoch, &kept.report), (Epoch(1), &report));
     site.assert_counted(&[
         r#"brrbrr_robots_disk{state="failing"} 1"#,
         r#"brrbrr_robots_disk{state="short"} 0"#,
         "brrbrr_records_waiting 5",
     ]);
-    site.workers.dismiss(robot);
+    live.forget(robot).await.unwrap();
+    // What is still in work says nothing of it afterwards.
+    let job = DownJob::Report(Epoch(1), report);
+    site.workers.down(robot, job).unwrap();
+    site.workers.dismiss(robot).await;
     site.assert_counted(&["brrbrr_records_waiting 0"]);
+    assert_eq!(live.spool(robot).await.unwrap(), None);
 }
 
 #[tokio::test]
