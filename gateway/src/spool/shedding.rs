@@ -231,8 +231,12 @@ impl Room {
         self.rest_until = None;
         let tended = self.tend_step(database, released, now);
         self.is_busy = tended.clone().unwrap_or(false);
-        if tended.is_err() {
+        if let Err(error) = &tended {
             self.rest_until = Some(now + REST);
+            if matches!(error, SpoolError::DiskFull(_)) {
+                // The log may hold the room that is lacking; where it does not, that was told.
+                database.checkpoint().ok();
+            }
         }
         tended.map(|_| ())
     }
@@ -455,7 +459,7 @@ impl Room {
     }
 
     /// Gives free pages back while the disk is short. Says whether there is more to give.
-    fn give_back(&mut self, database: &Database, usage: Usage, now: Instant) -> Result<bool> {
+    fn give_back(&mut self, database: &mut Database, usage: Usage, now: Instant) -> Result<bool> {
         if !self.floor.is_short {
             return Ok(false);
         }
