@@ -222,6 +222,11 @@ impl Repair {
         tried
             .and(removed)
             .map_err(|reason| file_error("write", &probe, reason))?;
+        if database.usage()?.log > self.limits.log_bytes() {
+            // Commits may go on to work where the log cannot be folded.
+            database.cut_rest()?;
+            database.checkpoint()?;
+        }
         match database.touch() {
             Ok(()) => Ok(Look::Recovered),
             Err(error @ (SpoolError::Corrupt { .. } | SpoolError::DiskFull(_))) => Err(error),
