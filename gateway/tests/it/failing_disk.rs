@@ -187,6 +187,33 @@ async fn a_full_disk_refuses_and_takes_records_again_when_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_disk_below_the_floor_refuses_and_is_not_written_to_while_nobody_asks() {
+    let Some(mount) = Mount::memory("32m") else {
+        println!("skipped: no file system can be mounted here");
+        return;
+    };
+    let limits = Limits {
+        min_free_bytes: 64 << 20,
+        max_bytes: 256 << 20,
+    };
+    let (spool, _) = Spool::open(&mount.spool(), limits, NOW).unwrap();
+    let error = loop {
+        let records = (0..500).map(record).collect();
+        if let Err(error) = spool.append(records).await {
+            break error;
+        }
+    };
+    assert!(matches!(error, SpoolError::BelowFloor { .. }), "{error}");
+    until(&spool, Disk::Failing).await;
+    let commits = spool.commits().await.unwrap();
+    let mut health = spool.health();
+    let flips = health.wait_for(|health| health.disk != Disk::Failing);
+    let flips = tokio::time::timeout(Duration::from_secs(3), flips).await;
+    assert!(flips.is_err(), "it was tried out again");
+    assert_eq!(spool.commits().await.unwrap(), commits);
+}
+
+#[tokio::test]
 async fn a_salvage_that_finds_no_room_is_made_up_for_at_a_later_start() {
     let Some(mount) = Mount::memory("4m") else {
         println!("skipped: no file system can be mounted here");
