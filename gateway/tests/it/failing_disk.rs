@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
 use std::time::Duration;
 
-use brrbrr_gateway::spool::{Limits, Spool, SpoolError, SpoolState};
+use brrbrr_gateway::spool::{Limits, SourceId, Spool, SpoolError, SpoolState};
 use brrbrr_proto::id::Seq;
 use brrbrr_proto::time::WallClock;
 use brrbrr_proto::up::{Disk, Event, Loss, Record};
@@ -346,6 +346,34 @@ async fn a_replaced_file_is_moved_aside_for_all_that_was_in_the_old_one() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_salvage_keeps_the_names_of_messages_so_that_none_is_written_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool.db");
+    let sources = || {
+        let names = (0..300).flat_map(|n| {
+            let name = format!("message-{n}");
+            [SourceId::of_program(&name), SourceId(name)]
+        });
+        names.map(Some)
+    };
+    let (spool, _) = open(&path);
+    for source in sources() {
+        let written = spool.append_from_source(source, vec![record(1)]).await;
+        assert!(!written.unwrap().duplicate);
+    }
+    spool.close().await.unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[..1024].fill(0);
+    fs::write(&path, &bytes).unwrap();
+    let (spool, state) = open(&path);
+    assert!(state.salvaged.is_some());
+    for source in sources() {
+        let written = spool.append_from_source(source.clone(), vec![record(1)]);
+        assert!(written.await.unwrap().duplicate, "{source:?}");
+    }
 }
 
 #[tokio::test]
