@@ -12,7 +12,7 @@ use brrbrr_proto::up::{Event, MAX_RECORD_BYTES, Progress, Record};
 use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 
-use super::pages::Value;
+use super::pages::{PAGE_BYTES, Value};
 use super::{
     CommandChange, Entry, HandOver, MAX_SOURCE_BYTES, Result, SourceId, SpoolError, StoredCommand,
 };
@@ -347,18 +347,22 @@ impl EncodedRecord {
     }
 }
 
-/// About how many bytes of pages a row takes, and rather too many than too few.
+/// About how many bytes of pages a row takes, and rather too many than too few: as many rows of its
+/// size as a page has room for share it, and a longer one takes pages of its own.
 fn footprint(bytes: usize) -> u64 {
     const ROW: u64 = 32;
-    const LONGEST_WITHIN_A_PAGE: u64 = 3500;
-    const PAGE: u64 = 4096;
-    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-    let rest_of_a_page = if bytes > LONGEST_WITHIN_A_PAGE {
-        PAGE
-    } else {
-        0
-    };
-    bytes.saturating_add(ROW + rest_of_a_page)
+    const PAGE: u64 = PAGE_BYTES as u64;
+    /// As much of a row that has pages of its own stays beside others, and no more where that
+    /// would cost another page.
+    const LEAST_BESIDE: u64 = 100;
+    let row = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_add(ROW);
+    match PAGE / row {
+        0 => {
+            let own = row.saturating_sub(LEAST_BESIDE).div_ceil(PAGE - 4);
+            own.saturating_mul(PAGE).saturating_add(2 * LEAST_BESIDE)
+        }
+        rows => PAGE.div_ceil(rows),
+    }
 }
 
 /// An [`Entry`], checked and encoded by its caller, so that the spool's thread need not.

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use super::Result;
 use super::log::{Frame, Log};
 use super::pages::{self, PAGE_BYTES, PageNumber};
+use super::sqlite::file_error;
 
 /// How deep a table can be: four levels hold more than any disk of a robot.
 const LEVELS_MAX: usize = 16;
@@ -52,6 +54,20 @@ impl Images {
     /// # Errors
     /// Where a file cannot be opened, or its log cannot be read.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Self::open_with(path, |file| Log::read(&mut BufReader::new(file)))
+    }
+
+    /// Opens the files of a database that is damaged: its log ends where it cannot be read.
+    ///
+    /// # Errors
+    /// Where a file cannot be opened.
+    pub(super) fn open_damaged(path: &Path) -> io::Result<Self> {
+        Self::open_with(path, |file| {
+            Log::read(&mut UntilUnreadable(BufReader::new(file)))
+        })
+    }
+
+    fn open_with(path: &Path, read: impl FnOnce(&File) -> io::Result<Log>) -> io::Result<Self> {
         let main = open_if_there(path)?;
         let length = main
             .as_ref()
@@ -59,7 +75,7 @@ impl Images {
         let main_pages = length.div_ceil(PAGE_BYTES as u64);
         let log_file = open_if_there(&log_path(path))?;
         let log = match &log_file {
-            Some(file) => Log::read(&mut BufReader::new(file))?,
+            Some(file) => read(file)?,
             None => Log::default(),
         };
         let mut frames: BTreeMap<PageNumber, Vec<usize>> = BTreeMap::new();
@@ -193,6 +209,21 @@ impl Images {
     }
 }
 
+/// Takes what cannot be read for the end.
+struct UntilUnreadable<R>(R);
+
+impl<R: Read> Read for UntilUnreadable<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer) {
+            Err(reason) if reason.kind() != io::ErrorKind::Interrupted => {
+                tracing::warn!(%reason, "the log of the damaged spool cannot be read to its end");
+                Ok(0)
+            }
+            read => read,
+        }
+    }
+}
+
 /// Where the table begins that a row of the schema is about, if it is this one.
 fn root_of(content: &[u8], table: &str) -> Option<PageNumber> {
     let columns = pages::columns(content)?;
@@ -214,6 +245,12 @@ pub(super) fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// Whether something has this name. What cannot be looked at is not taken for missing.
+pub(super) fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists()
+        .map_err(|reason| file_error("look at", path, reason))
 }
 
 fn open_if_there(path: &Path) -> io::Result<Option<File>> {

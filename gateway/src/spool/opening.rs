@@ -19,7 +19,7 @@ use brrbrr_proto::time::WallClock;
 use rusqlite::Connection;
 
 use super::format::Stream;
-use super::images::{Images, log_path, suffixed};
+use super::images::{Images, is_there, log_path, suffixed};
 use super::sqlite::{Database, FORMAT, Rebuild, cut_log, database_error, file_error, open_settled};
 use super::{Result, Salvaged, SpoolError, SpoolState, salvage};
 
@@ -121,8 +121,8 @@ fn settle(path: &Path) -> Result<Option<u64>> {
         what: what.to_owned(),
     };
     let log = log_path(path);
-    if !path.exists() {
-        return if log.exists() {
+    if !is_there(path)? {
+        return if is_there(&log)? {
             Err(corrupt("there is a log without a database"))
         } else {
             make(path).map(|()| None)

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use brrbrr_proto::time::WallClock;
 
-use super::images::{log_path, suffixed};
+use super::images::{is_there, log_path, suffixed};
 use super::opening::{self, Lock, sync_folder};
 use super::salvage::{self, free_name};
 use super::sqlite::{Database, Misplaced, file_error};
@@ -52,6 +52,8 @@ pub(super) struct Repair {
     /// The calendar goes on from here by the other clock: it only gives names to files.
     opened: (WallClock, Instant),
     looked: Instant,
+    /// Whether that look found the disk failing.
+    has_failed: bool,
     unread: Unread,
 }
 
@@ -123,6 +125,7 @@ impl Repair {
             lock,
             opened: (now, opened),
             looked: opened,
+            has_failed: false,
             unread: Unread::default(),
         };
         Ok((repair, database, state))
@@ -137,16 +140,21 @@ impl Repair {
         self.looked + PACE
     }
 
-    /// Looks with the next group and does not wait its turn.
+    /// Looks with this group and does not wait its turn, unless the last look was in vain: a copy
+    /// of all that there is must not be tried with each group.
     pub(super) fn look_at_once(&mut self, now: Instant) {
-        self.looked = now.checked_sub(PACE).unwrap_or(now);
+        if !self.has_failed {
+            self.looked = now.checked_sub(PACE).unwrap_or(now);
+        }
     }
 
     /// Gives a database that is about to be closed its name back.
     pub(super) fn give_back(&self, database: &Database) -> Result<()> {
         if let Some(misplaced) = database.misplaced() {
-            self.restore(database, misplaced)?;
-            self.put_in_place(self.calendar())?;
+            let restored = self.restore(database, misplaced)?;
+            if matches!(restored, Look::Reopen(Reopening::Copied)) {
+                self.put_in_place(self.calendar())?;
+            }
         }
         Ok(())
     }
@@ -170,6 +178,7 @@ impl Repair {
         now: Instant,
     ) -> Look {
         self.looked = now;
+        self.has_failed = false;
         self.unread.look();
         let unread = self.unread.error.as_ref();
         let unreadable = unread.filter(|_| self.unread.looks >= UNREADABLE_AFTER);
@@ -180,10 +189,11 @@ impl Repair {
                 return Look::Reopen(Reopening::Damaged(what, database.next_row()));
             }
             (None, None) => match failing {
-                Some(error) if !error.is_for_want_of_room() => self.try_out(database),
+                Some(error) if !error.is_for_want_of_room() => self.try_out(database, error),
                 Some(_) | None => return Look::Same,
             },
         };
+        self.has_failed = looked.is_err();
         looked.unwrap_or_else(|error| {
             if let SpoolError::Corrupt { what, .. } = error {
                 return Look::Reopen(Reopening::Damaged(what, database.next_row()));
@@ -194,7 +204,12 @@ impl Repair {
 
     /// Tries a file of its own first: where the disk takes nothing at all the database stays open,
     /// so that it can still be read.
-    fn try_out(&self, database: &mut Database) -> Result<Look> {
+    fn try_out(&self, database: &mut Database, failing: &SpoolError) -> Result<Look> {
+        if matches!(failing, SpoolError::DiskFull(_)) {
+            // The log may hold the room that is lacking.
+            database.cut_rest()?;
+            database.checkpoint()?;
+        }
         let probe = suffixed(&self.path, ".probe");
         let tried = File::create(&probe).and_then(|mut file| {
             file.write_all(&[0; PROBE_BYTES])?;
@@ -207,6 +222,11 @@ impl Repair {
         tried
             .and(removed)
             .map_err(|reason| file_error("write", &probe, reason))?;
+        if database.usage()?.log > self.limits.log_bytes() {
+            // Commits may go on to work where the log cannot be folded.
+            database.cut_rest()?;
+            database.checkpoint()?;
+        }
         match database.touch() {
             Ok(()) => Ok(Look::Recovered),
             Err(error @ (SpoolError::Corrupt { .. } | SpoolError::DiskFull(_))) => Err(error),
@@ -233,7 +253,7 @@ impl Repair {
         };
         // SQLite leaves the log of a database that has moved, and removes that of another one.
         let log = log_path(&self.path);
-        if log.exists() {
+        if is_there(&log)? {
             let to = log_path(&free_name(&self.path, self.calendar())?);
             fs::rename(&log, &to).map_err(|reason| file_error("move aside", &log, reason))?;
         }
@@ -246,15 +266,19 @@ impl Repair {
             self.lock = Lock::take(&self.path)?;
         }
         let now = self.calendar();
+        // What a salvage has begun is at the place of the copy, and is not whole.
+        let is_salvaging = salvage::is_under_way(&self.path)?;
         let (database, state) = match reopening {
-            Reopening::Damaged(what, next) if !salvage::is_under_way(&self.path) => {
+            Reopening::Damaged(what, next) if !is_salvaging => {
                 opening::open_damaged(&self.path, what.clone(), *next, now)
             }
-            Reopening::Copied => {
+            Reopening::Copied if !is_salvaging => {
                 self.put_in_place(now)?;
                 opening::open(&self.path, now)
             }
-            Reopening::Damaged(..) | Reopening::Stuck => opening::open(&self.path, now),
+            Reopening::Damaged(..) | Reopening::Copied | Reopening::Stuck => {
+                opening::open(&self.path, now)
+            }
         }?;
         database.bound_log(self.limits)?;
         self.unread = Unread::default();
@@ -265,11 +289,11 @@ impl Repair {
     /// the copy takes one over, so that there is a database at every moment.
     fn put_in_place(&self, now: WallClock) -> Result<()> {
         let new = suffixed(&self.path, ".new");
-        if !new.exists() {
+        if !is_there(&new)? {
             return Ok(());
         }
         let fault = |reason| file_error("replace", &self.path, reason);
-        if self.path.exists() {
+        if is_there(&self.path)? {
             let aside = free_name(&self.path, now)?;
             fs::hard_link(&self.path, &aside).map_err(fault)?;
         }

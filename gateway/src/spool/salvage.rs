@@ -32,7 +32,7 @@ use brrbrr_proto::up::{Event, Loss, Progress, Record, Tombstone};
 use serde::{Deserialize, Serialize};
 
 use super::format::{self, CommandRow, EncodedRecord, Identity, RecordRow, Stream};
-use super::images::{Image, Images, suffixed};
+use super::images::{Image, Images, is_there, suffixed};
 use super::opening::{date, sync_folder};
 use super::pages::{self, Cell, Value};
 use super::sqlite::{Rebuild, file_error};
@@ -71,7 +71,7 @@ pub(super) fn salvage(
     let name = aside.file_name().unwrap_or_default();
     let note = Note {
         aside: name.to_string_lossy().into_owned(),
-        has_database: path.exists(),
+        has_database: is_there(path)?,
         next,
         what,
     };
@@ -86,7 +86,7 @@ pub(super) fn resume(path: &Path, now: WallClock) -> Result<Option<Salvaged>> {
     };
     let aside = path.with_file_name(&note.aside);
     // The old database has moved and there is one again: only the note is left over.
-    if path.exists() && (aside.exists() || !note.has_database) {
+    if is_there(path)? && (!note.has_database || is_there(&aside)?) {
         remove_note(path)?;
         return Ok(None);
     }
@@ -94,8 +94,8 @@ pub(super) fn resume(path: &Path, now: WallClock) -> Result<Option<Salvaged>> {
 }
 
 /// Whether there is a note of a salvage that is not done.
-pub(super) fn is_under_way(path: &Path) -> bool {
-    note_path(path).exists()
+pub(super) fn is_under_way(path: &Path) -> Result<bool> {
+    is_there(&note_path(path))
 }
 
 fn carry_out(path: &Path, note: &Note, now: WallClock) -> Result<Salvaged> {
@@ -122,7 +122,7 @@ fn carry_out(path: &Path, note: &Note, now: WallClock) -> Result<Salvaged> {
 /// A name with a date for the damaged files that no file has yet.
 pub(super) fn free_name(path: &Path, now: WallClock) -> Result<PathBuf> {
     let mut aside = suffixed(path, &format!(".damaged-{}", date(path, now)?));
-    while aside.exists() || suffixed(&aside, "-wal").exists() {
+    while is_there(&aside)? || is_there(&suffixed(&aside, "-wal"))? {
         aside = suffixed(&aside, "-again");
     }
     Ok(aside)
@@ -163,7 +163,7 @@ fn remove_note(path: &Path) -> Result<()> {
 
 /// Writes a database at `new` from what can be read of the one at `aside`.
 fn rebuild(aside: &Path, new: &Path, next: Option<u64>, now: WallClock) -> Result<Salvaged> {
-    let images = Images::open(aside).map_err(|reason| file_error("read", aside, reason))?;
+    let images = Images::open_damaged(aside).map_err(|reason| file_error("read", aside, reason))?;
     let found = Found::gather(&images);
     let lowest = found.leaves.first().map(|leaf| leaf.first);
     let ground = Ground::of(&found, lowest)?;

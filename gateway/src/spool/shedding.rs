@@ -2,8 +2,11 @@
 //!
 //! What the spool takes is told by SQLite's counters of pages and by the log's file. Above a mark
 //! near the budget, room is made between the groups of writes, a bounded step at a time, until it
-//! is below another mark. A group that would not fit waits until there is room for it. So the
-//! budget is never exceeded, and a spool that is filled slowly never makes anybody wait.
+//! is below another mark. A group that would not fit waits until there is room for it. So what the
+//! spool holds keeps to its budget, and a spool that is filled slowly never makes anybody wait. Free
+//! pages of the file are not counted, and what was damaged and moved aside is not either. A log that
+//! cannot be folded is a failure of the disk: nothing is shed for it, because that would only add to
+//! it.
 //!
 //! While the disk has less than the floor of free space the file does not grow: it is shrunk by what
 //! the disk is short of, but never below a share of the budget, because it may be another program
@@ -177,7 +180,7 @@ impl Room {
         now: Instant,
     ) -> Result<()> {
         loop {
-            let usage = database.usage()?;
+            let usage = self.folded(database)?;
             self.look(usage, now);
             match self.need(usage, wanted, self.limits.full()) {
                 Need::Nothing => return Ok(()),
@@ -231,8 +234,12 @@ impl Room {
         self.rest_until = None;
         let tended = self.tend_step(database, released, now);
         self.is_busy = tended.clone().unwrap_or(false);
-        if tended.is_err() {
+        if let Err(error) = &tended {
             self.rest_until = Some(now + REST);
+            if matches!(error, SpoolError::DiskFull(_)) {
+                // The log may hold the room that is lacking; where it does not, that was told.
+                database.checkpoint().ok();
+            }
         }
         tended.map(|_| ())
     }
@@ -243,7 +250,7 @@ impl Room {
         released: Option<Seq>,
         now: Instant,
     ) -> Result<bool> {
-        let usage = database.usage()?;
+        let usage = self.folded(database)?;
         self.look(usage, now);
         let mark = if self.is_making {
             self.limits.low()
@@ -264,6 +271,18 @@ impl Room {
                 self.give_back(database, usage, now)
             }
         }
+    }
+
+    /// What the spool takes, with a log that is not longer than it is reckoned with. SQLite folds it
+    /// by itself and does not say where it could not.
+    fn folded(&self, database: &mut Database) -> Result<Usage> {
+        let usage = database.usage()?;
+        if usage.log <= self.limits.log_bytes() {
+            return Ok(usage);
+        }
+        database.cut_rest()?;
+        database.checkpoint()?;
+        database.usage()
     }
 
     /// When there is something to do, if nothing else happens.
@@ -384,7 +403,7 @@ impl Room {
         let limits = &self.limits;
         // What is written goes through the log.
         let passing = limits.log_pages() * FRAME + wanted + wanted / 2;
-        let log = usage.log.max(limits.log_bytes()).max(passing);
+        let log = limits.log_bytes().max(passing);
         let over = (usage.used + log + wanted).saturating_sub(mark);
         let lacking = if !self.floor.is_short {
             0
@@ -428,7 +447,7 @@ impl Room {
         let rows = database.rows_of(&task, STEP_ROWS, max_bytes)?;
         let mut worked = retention::work(task.measure, &rows, goal)
             .map_err(|undecodable| self.undecodable(&undecodable))?;
-        let is_full = usage.used + usage.log.max(self.limits.log_bytes()) > self.limits.full();
+        let is_full = usage.used + self.limits.log_bytes() > self.limits.full();
         if is_full {
             // A record that is no larger than its tombstone goes together with its neighbours.
             worked.changes.retain(|change| change.gains);
@@ -455,7 +474,7 @@ impl Room {
     }
 
     /// Gives free pages back while the disk is short. Says whether there is more to give.
-    fn give_back(&mut self, database: &Database, usage: Usage, now: Instant) -> Result<bool> {
+    fn give_back(&mut self, database: &mut Database, usage: Usage, now: Instant) -> Result<bool> {
         if !self.floor.is_short {
             return Ok(false);
         }

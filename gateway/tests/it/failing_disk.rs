@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
 use std::time::Duration;
 
-use brrbrr_gateway::spool::{Limits, Spool, SpoolError, SpoolState};
+use brrbrr_gateway::spool::{Limits, SourceId, Spool, SpoolError, SpoolState};
 use brrbrr_proto::id::Seq;
 use brrbrr_proto::time::WallClock;
 use brrbrr_proto::up::{Disk, Event, Loss, Record};
@@ -187,6 +187,33 @@ async fn a_full_disk_refuses_and_takes_records_again_when_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_disk_below_the_floor_refuses_and_is_not_written_to_while_nobody_asks() {
+    let Some(mount) = Mount::memory("32m") else {
+        println!("skipped: no file system can be mounted here");
+        return;
+    };
+    let limits = Limits {
+        min_free_bytes: 64 << 20,
+        max_bytes: 256 << 20,
+    };
+    let (spool, _) = Spool::open(&mount.spool(), limits, NOW).unwrap();
+    let error = loop {
+        let records = (0..500).map(record).collect();
+        if let Err(error) = spool.append(records).await {
+            break error;
+        }
+    };
+    assert!(matches!(error, SpoolError::BelowFloor { .. }), "{error}");
+    until(&spool, Disk::Failing).await;
+    let commits = spool.commits().await.unwrap();
+    let mut health = spool.health();
+    let flips = health.wait_for(|health| health.disk != Disk::Failing);
+    let flips = tokio::time::timeout(Duration::from_secs(3), flips).await;
+    assert!(flips.is_err(), "it was tried out again");
+    assert_eq!(spool.commits().await.unwrap(), commits);
+}
+
+#[tokio::test]
 async fn a_salvage_that_finds_no_room_is_made_up_for_at_a_later_start() {
     let Some(mount) = Mount::memory("4m") else {
         println!("skipped: no file system can be mounted here");
@@ -319,6 +346,34 @@ async fn a_replaced_file_is_moved_aside_for_all_that_was_in_the_old_one() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_salvage_keeps_the_names_of_messages_so_that_none_is_written_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool.db");
+    let sources = || {
+        let names = (0..300).flat_map(|n| {
+            let name = format!("message-{n}");
+            [SourceId::of_program(&name), SourceId(name)]
+        });
+        names.map(Some)
+    };
+    let (spool, _) = open(&path);
+    for source in sources() {
+        let written = spool.append_from_source(source, vec![record(1)]).await;
+        assert!(!written.unwrap().duplicate);
+    }
+    spool.close().await.unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[..1024].fill(0);
+    fs::write(&path, &bytes).unwrap();
+    let (spool, state) = open(&path);
+    assert!(state.salvaged.is_some());
+    for source in sources() {
+        let written = spool.append_from_source(source.clone(), vec![record(1)]);
+        assert!(written.await.unwrap().duplicate, "{source:?}");
+    }
 }
 
 #[tokio::test]

@@ -134,10 +134,15 @@ impl Database {
         Ok(gaps)
     }
 
-    /// Gives free pages back to the disk, at most this many bytes of them.
-    pub(in super::super) fn give_back(&self, bytes: u64) -> Result<()> {
-        let given = self.vacuum(bytes);
-        given.map_err(|fault| fault.into_error("tidy up", &self.path))?;
+    /// Gives free pages back to the disk, at most this many bytes of them. The log goes first, so
+    /// that there is room for what is written to it.
+    pub(in super::super) fn give_back(&mut self, bytes: u64) -> Result<()> {
+        self.cut_rest()?;
+        self.checkpoint()?;
+        if let Err(fault) = self.vacuum(bytes) {
+            self.failed();
+            return Err(fault.into_error("tidy up", &self.path));
+        }
         self.checkpoint()
     }
 
