@@ -100,6 +100,8 @@ pub struct World {
     connection: Option<ConnectionId>,
     spool: SpoolDisk,
     gateway_jobs: Vec<GatewayJob>,
+    /// What the spool may drop, and has not yet.
+    held_release: Option<Seq>,
 
     relay: Option<(RelayId, Relay)>,
     disk: RelayDisk,
@@ -131,6 +133,7 @@ impl World {
             connection: None,
             spool: SpoolDisk::new(epoch),
             gateway_jobs: Vec::new(),
+            held_release: None,
             relay: None,
             disk: RelayDisk::new(ledger),
             relay_jobs: Vec::new(),
@@ -195,6 +198,9 @@ impl World {
     /// From now on nothing goes wrong, and everything has time to settle.
     pub fn heal(&mut self) {
         self.is_healed = true;
+        if let Some(next) = self.held_release.take() {
+            self.spool.release(next);
+        }
         if self.gateway.is_none() {
             self.start_gateway();
         }
@@ -313,6 +319,7 @@ impl World {
             self.mischief.gateway_crashes += 1;
             self.cut();
             self.gateway_jobs.clear();
+            self.held_release = None;
             self.judge.refused();
             self.spool.crash(&mut self.random);
             if self.random.one_in(3) {
@@ -574,6 +581,9 @@ impl World {
                 // Releasing is lazy: a crash may come first.
                 if self.is_healed || !self.random.one_in(4) {
                     self.spool.release(next);
+                    self.held_release = None;
+                } else {
+                    self.held_release = Some(next);
                 }
             }
             FromGateway::Store {
