@@ -27,6 +27,9 @@ use super::{Limits, Result, SpoolError};
 /// How many rows one step looks at.
 const STEP_ROWS: usize = 1000;
 
+/// How many steps are taken between two groups at most: what a caller may have to wait for.
+const STEPS: usize = 16;
+
 /// How much room is given back to the disk in one step.
 const GIVE_BACK_STEP: u64 = 1024 * 1024;
 
@@ -260,7 +263,16 @@ impl Room {
         match self.need(usage, 0, mark) {
             Need::Room(goal) => {
                 self.is_making = true;
-                let is_done = !self.step(database, released, (usage, goal), now)?;
+                // What is new is always there to be shed, so one step a turn would never get to what
+                // is older and under way.
+                let mut is_done = false;
+                for _ in 0..STEPS {
+                    is_done = !self.step(database, released, (usage, goal), now)?;
+                    let freed = database.usage()?.free.saturating_sub(usage.free);
+                    if is_done || freed >= goal {
+                        break;
+                    }
+                }
                 if is_done && self.floor.is_short {
                     return self.give_back(database, usage, now);
                 }
