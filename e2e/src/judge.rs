@@ -115,6 +115,8 @@ impl Judge {
                 self.verdict.tombstones.add(what);
             }
             Event::Custom(_)
+            | Event::Ordered(_)
+            | Event::Progressed(_)
             | Event::Changed(_)
             | Event::Arrived(_)
             | Event::Alarm(_)

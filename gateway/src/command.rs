@@ -436,7 +436,7 @@ impl Commands {
                 self.end_waiting_before(index, Progress::Cancelled, why);
             }
             Order::Cancel(target) => self.cancel(index, target),
-            Order::Pause | Order::Resume | Order::Say(_) | Order::Custom(_) => {}
+            Order::Pause | Order::Resume | Order::Say(_) | Order::Custom(_) | Order::Withdrawn => {}
         }
     }
 
@@ -579,7 +579,7 @@ impl Commands {
                 let index = self.find(id).unwrap_or(index);
                 self.end(index, Progress::Succeeded, String::new(), &mut draft);
             }
-            Order::Pause | Order::Resume | Order::Say(_) | Order::Custom(_) => {
+            Order::Pause | Order::Resume | Order::Say(_) | Order::Custom(_) | Order::Withdrawn => {
                 self.end(index, Progress::Succeeded, String::new(), &mut draft);
             }
         }

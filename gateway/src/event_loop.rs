@@ -18,7 +18,7 @@ mod telling;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use brrbrr_proto::down::Command;
+use brrbrr_proto::down::{Command, Order};
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, Seq};
 use brrbrr_proto::link::Gateway;
 use brrbrr_proto::link::gateway::{Output as LinkOutput, SpoolView};
@@ -526,6 +526,7 @@ impl EventLoop {
         let boot = self.clock.boot();
         let mut commands: Vec<StoredCommand> = commands
             .into_iter()
+            .filter(|command| command.order != Order::Withdrawn)
             .map(|command| StoredCommand::received(command, boot, received))
             .collect();
         if let [only] = commands.as_mut_slice() {

@@ -132,6 +132,9 @@ pub enum Order {
     Custom(Action),
     /// Withdraw another command.
     Cancel(CommandId),
+    /// The relay ended the command before it was ever sent. It has a position in the stream and is
+    /// not entered on the board.
+    Withdrawn,
 }
 
 impl Order {
@@ -145,7 +148,8 @@ impl Order {
             | Self::Resume
             | Self::Say(_)
             | Self::Custom(_)
-            | Self::Cancel(_) => false,
+            | Self::Cancel(_)
+            | Self::Withdrawn => false,
         }
     }
 }

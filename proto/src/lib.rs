@@ -3,6 +3,7 @@
 //! Everything here is pure: no I/O, no runtime, no clock, no randomness of its own. Drivers in the
 //! two programs pass time, random numbers and storage results in, and carry the outputs out.
 
+pub mod api;
 pub mod backoff;
 pub mod down;
 pub mod enrolment;

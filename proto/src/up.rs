@@ -3,9 +3,12 @@
 //! Append only: a variant's position is its number on the wire, and a struct's fields never change.
 //! `tests/wire` pins the bytes.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::down::Order;
 use crate::id::{BootId, CommandId, ConnectionId, Cursor, HelloId, Seq, SessionId};
 use crate::live::{Pose, Status};
 use crate::time::{Stamp, Uptime, WallClock};
@@ -184,7 +187,9 @@ impl Record {
             | Event::Alarm(_)
             | Event::Command(_)
             | Event::Telemetry(_)
-            | Event::Custom(_) => 1,
+            | Event::Custom(_)
+            | Event::Ordered(_)
+            | Event::Progressed(_) => 1,
         }
     }
 }
@@ -222,6 +227,10 @@ pub enum Event {
     Tombstone(Tombstone),
     /// Telemetry that was thinned out to make room: what is left of several samples.
     Thinned(Thinned),
+    /// A command that was given on the board. Its first step follows.
+    Ordered(Ordered),
+    /// How far a running command has got.
+    Progressed(Progressed),
 }
 
 /// The robot reached its goal.
@@ -301,6 +310,32 @@ pub struct CommandUpdate {
     pub progress: Progress,
     /// A sentence for people; empty where there is nothing to add.
     pub detail: String,
+}
+
+/// A command that was given on the board, for the relay's ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ordered {
+    /// Its identity, drawn on the board.
+    pub command: CommandId,
+    /// The caller's own key, where it gave one.
+    pub key: Option<String>,
+    /// Who asked.
+    pub actor: String,
+    /// How long it may be started, counted from the record's stamp.
+    pub time_to_live: Duration,
+    /// What to do.
+    pub order: Order,
+}
+
+/// How far a running command has got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progressed {
+    /// Which command.
+    pub command: CommandId,
+    /// From 0 to 100.
+    pub percent: u8,
+    /// A sentence for people; empty where there is nothing to add.
+    pub text: String,
 }
 
 /// A message of an integrator's own, carried as it is.

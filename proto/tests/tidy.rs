@@ -12,6 +12,7 @@ const PROTO_DEPENDENCIES: &[&str] = &[
     "hkdf",
     "postcard",
     "serde",
+    "serde_json",
     "sha2",
     "subtle",
     "thiserror",

@@ -115,7 +115,9 @@ impl Entry {
             | Event::Alarm(_)
             | Event::Command(_)
             | Event::Telemetry(_)
-            | Event::Custom(_) => None,
+            | Event::Custom(_)
+            | Event::Ordered(_)
+            | Event::Progressed(_) => None,
         }
     }
 }
@@ -132,7 +134,9 @@ pub(crate) const fn span(record: &Record) -> (Option<Stamp>, Option<Stamp>) {
         | Event::Alarm(_)
         | Event::Command(_)
         | Event::Telemetry(_)
-        | Event::Custom(_) => (stamp, stamp),
+        | Event::Custom(_)
+        | Event::Ordered(_)
+        | Event::Progressed(_) => (stamp, stamp),
     }
 }
 

@@ -213,7 +213,7 @@ impl Projection {
                 let Alarm { code, severity, .. } = alarm;
                 info!(%robot, code, ?severity, "alarm");
             }
-            Event::Custom(_) => {}
+            Event::Custom(_) | Event::Ordered(_) | Event::Progressed(_) => {}
         }
         Ok(())
     }

@@ -142,6 +142,8 @@ impl Bench {
                 | Event::Alarm(_)
                 | Event::Telemetry(_)
                 | Event::Custom(_)
+                | Event::Ordered(_)
+                | Event::Progressed(_)
                 | Event::Thinned(_)
                 | Event::Tombstone(_) => {}
             }

@@ -34,10 +34,12 @@ impl Class {
     pub(super) const fn of(event: &Event) -> Self {
         match event {
             Event::Telemetry(_) => Self::Telemetry,
-            Event::Custom(_) => Self::Custom,
-            Event::Changed(_) | Event::Arrived(_) | Event::Alarm(_) | Event::Command(_) => {
-                Self::Essential
-            }
+            Event::Custom(_) | Event::Progressed(_) => Self::Custom,
+            Event::Changed(_)
+            | Event::Arrived(_)
+            | Event::Alarm(_)
+            | Event::Command(_)
+            | Event::Ordered(_) => Self::Essential,
             Event::Tombstone(_) | Event::Thinned(_) => Self::Gap,
         }
     }

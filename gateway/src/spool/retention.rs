@@ -248,6 +248,8 @@ fn sample(row: &Row, length: Duration) -> Result<Option<(Stretch, Samples)>, Und
         | Event::Alarm(_)
         | Event::Command(_)
         | Event::Custom(_)
+        | Event::Ordered(_)
+        | Event::Progressed(_)
         | Event::Tombstone(_) => return Ok(None),
     };
     let Some(stretch) = Stretch::of(merged.since, stamp, length) else {
@@ -433,7 +435,9 @@ fn loss(row: &Row, class: Class) -> Result<Option<Losses>, Undecodable> {
         | Event::Alarm(_)
         | Event::Command(_)
         | Event::Telemetry(_)
-        | Event::Custom(_) => None,
+        | Event::Custom(_)
+        | Event::Ordered(_)
+        | Event::Progressed(_) => None,
     })
 }
 

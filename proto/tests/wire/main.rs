@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a failing check panics")]
 
 mod bounds;
+mod commands;
 mod message;
 mod properties;
 mod spool;

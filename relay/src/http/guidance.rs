@@ -72,7 +72,8 @@ async fn take_up_order(
         | Order::Dock
         | Order::Say(_)
         | Order::Custom(_)
-        | Order::Cancel(_) => return Ok(()),
+        | Order::Cancel(_)
+        | Order::Withdrawn => return Ok(()),
     };
     services.live.set_guidance(robot.id, guidance).await?;
     catch_early_end(services, robot.id, trip).await;

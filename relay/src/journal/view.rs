@@ -1,5 +1,6 @@
 //! What people and programs read of the journal: records as JSON, with words instead of numbers.
 
+use brrbrr_proto::api::OrderView;
 use brrbrr_proto::id::Epoch;
 use brrbrr_proto::live::{Activity, Pose, RobotSide, Status};
 use brrbrr_proto::time::Stamp;
@@ -85,6 +86,26 @@ pub enum EventView {
         kind: String,
         /// The document; as a text where it is no JSON.
         data: Value,
+    },
+    /// `ordered`.
+    Ordered {
+        /// The command.
+        command: String,
+        /// Who gave it.
+        actor: String,
+        /// What it is.
+        order: OrderView,
+        /// For how long it could be started.
+        expires_in_seconds: f64,
+    },
+    /// `progressed`.
+    Progressed {
+        /// The command.
+        command: String,
+        /// From 0 to 100.
+        percent: u8,
+        /// A sentence about it; may be empty.
+        text: String,
     },
     /// `tombstone`.
     Tombstone {
@@ -209,6 +230,17 @@ impl EventView {
                 kind: custom.kind,
                 data: serde_json::from_str(&custom.json).unwrap_or(Value::String(custom.json)),
             },
+            Event::Ordered(ordered) => Self::Ordered {
+                command: ordered.command.to_string(),
+                actor: ordered.actor,
+                order: (&ordered.order).into(),
+                expires_in_seconds: ordered.time_to_live.as_secs_f64(),
+            },
+            Event::Progressed(progressed) => Self::Progressed {
+                command: progressed.command.to_string(),
+                percent: progressed.percent,
+                text: progressed.text,
+            },
             Event::Tombstone(tombstone) => Self::Tombstone {
                 count: Some(tombstone.count).filter(|count| *count > 0),
                 reason: loss_name(tombstone.loss),
@@ -243,13 +275,15 @@ impl From<&Status> for StatusView {
 }
 
 /// Every kind of record.
-pub const KINDS: [&str; 9] = [
+pub const KINDS: [&str; 11] = [
     "changed",
     "arrived",
     "alarm",
     "command",
     "telemetry",
     "custom",
+    "ordered",
+    "progressed",
     "tombstone",
     "thinned",
     UNREADABLE,
@@ -268,6 +302,8 @@ pub const fn kind(event: &Event) -> &'static str {
         Event::Command(_) => "command",
         Event::Telemetry(_) => "telemetry",
         Event::Custom(_) => "custom",
+        Event::Ordered(_) => "ordered",
+        Event::Progressed(_) => "progressed",
         Event::Tombstone(_) => "tombstone",
         Event::Thinned(_) => "thinned",
     }

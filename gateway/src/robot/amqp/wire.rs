@@ -102,7 +102,7 @@ fn encode_text(order: &Order) -> Result<Vec<u8>, EncodeError> {
         Order::Dock => return Err(EncodeError::NoWord("dock")),
         Order::Say(_) => return Err(EncodeError::NoWord("speak")),
         Order::Custom(_) => return Err(EncodeError::NoWord("do actions of their own")),
-        Order::Cancel(_) => return Err(EncodeError::NotForRobots),
+        Order::Cancel(_) | Order::Withdrawn => return Err(EncodeError::NotForRobots),
     };
     Ok(text.into_bytes())
 }
@@ -163,7 +163,7 @@ fn encode_json(id: CommandId, order: &Order) -> Result<Vec<u8>, EncodeError> {
             name: &action.name,
             data: serde_json::from_str(&action.json).map_err(|_| EncodeError::NotJson)?,
         },
-        Order::Cancel(_) => return Err(EncodeError::NotForRobots),
+        Order::Cancel(_) | Order::Withdrawn => return Err(EncodeError::NotForRobots),
     };
     let id = id.to_string();
     let command = Told { id, what };

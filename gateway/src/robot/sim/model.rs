@@ -86,7 +86,7 @@ impl Model {
                 }
             }
             Order::Say(_) | Order::Custom(_) => {}
-            Order::Cancel(_) => {
+            Order::Cancel(_) | Order::Withdrawn => {
                 let why = "a cancellation is not for the robot".to_owned();
                 return Err(HandOverError::Refused(why));
             }

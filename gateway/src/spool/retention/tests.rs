@@ -235,7 +235,7 @@ fn any_record() -> impl Strategy<Value = (u8, usize, u64)> {
 fn class_of(event: &Event) -> u8 {
     match event {
         Event::Telemetry(_) | Event::Thinned(_) => 0,
-        Event::Custom(_) => 1,
+        Event::Custom(_) | Event::Ordered(_) | Event::Progressed(_) => 1,
         Event::Tombstone(_) => 3,
         Event::Alarm(_) | Event::Changed(_) | Event::Arrived(_) | Event::Command(_) => 2,
     }
@@ -280,7 +280,7 @@ proptest! {
                     | Event::Alarm(_)
                     | Event::Command(_)
                     | Event::Telemetry(_)
-                    | Event::Custom(_) => 1,
+                    | Event::Custom(_) | Event::Ordered(_) | Event::Progressed(_) => 1,
                 };
                 prop_assert_eq!(count, row.covers);
                 if row.class != Class::Gap {

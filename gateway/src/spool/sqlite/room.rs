@@ -233,6 +233,8 @@ fn gap(first: brrbrr_proto::id::Seq, covers: u64, record: Record) -> Option<Gap>
         | Event::Alarm(_)
         | Event::Command(_)
         | Event::Telemetry(_)
-        | Event::Custom(_) => None,
+        | Event::Custom(_)
+        | Event::Ordered(_)
+        | Event::Progressed(_) => None,
     }
 }

@@ -1,7 +1,7 @@
 //! The ledger's side of the catalog file: commands, their transitions and the down streams, within
 //! a transaction.
 
-use brrbrr_proto::down::Order;
+use brrbrr_proto::api;
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, RobotId, Seq};
 use brrbrr_proto::up::CommandUpdate;
 use jiff::Timestamp;
@@ -57,7 +57,8 @@ pub(super) fn submit(connection: &Connection, mut command: NewCommand) -> Result
             robot.number(),
             stream.epoch.to_string(),
             stored_position(stream.next),
-            kind(&command.order),
+            // What people read; `job` is what counts.
+            api::kind(&command.order),
             job,
             command.deadline.as_microsecond(),
             command.actor,
@@ -85,20 +86,6 @@ pub(super) fn submit(connection: &Connection, mut command: NewCommand) -> Result
         state: CommandState::Queued,
         detail: String::new(),
     })
-}
-
-/// What people read in the `kind` column; `job` is what counts.
-fn kind(order: &Order) -> &'static str {
-    match order {
-        Order::GoTo(_) => "go-to",
-        Order::Stop => "stop",
-        Order::Pause => "pause",
-        Order::Resume => "resume",
-        Order::Dock => "dock",
-        Order::Say(_) => "say",
-        Order::Custom(_) => "custom",
-        Order::Cancel(_) => "cancel",
-    }
 }
 
 pub(super) fn find_command(
