@@ -1,8 +1,8 @@
-//! Live state: auth codes, faces, what each robot is doing for whom, its newest status, and how its
-//! spool is. One of the relay's three ports.
+//! Live state: auth codes, faces, what each robot is doing for whom, whether it is in contact, its
+//! newest status, and how its spool is. One of the relay's three ports.
 //!
-//! Codes, bindings and guidance outlive a restart of the relay. What robots say again need not: the
-//! newest status, and how the spool is.
+//! Codes, bindings, guidance and contact outlive a restart of the relay. What robots say again need
+//! not: the newest status, and how the spool is.
 
 pub mod guesses;
 pub mod memory;
@@ -81,6 +81,90 @@ pub struct Guidance {
     pub trip: Option<CommandId>,
 }
 
+/// Whether a robot is in contact with the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Contact {
+    /// It has a session, and its gateway reaches the robot's own software.
+    Online,
+    /// It has a session, and its gateway does not reach the robot's own software.
+    Degraded,
+    /// It has no session: nothing reaches it.
+    #[default]
+    Offline,
+}
+
+impl Contact {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Online, Self::Degraded, Self::Offline];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Degraded => "degraded",
+            Self::Offline => "offline",
+        }
+    }
+
+    /// Whether the robot's gateway has a session, so that commands reach its board.
+    #[must_use]
+    pub const fn is_reached(self) -> bool {
+        match self {
+            Self::Online | Self::Degraded => true,
+            Self::Offline => false,
+        }
+    }
+}
+
+/// Why a robot is not online.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// Its gateway does not reach the robot's own software.
+    RobotSideDown,
+    /// Its connection broke or was closed.
+    ConnectionLost,
+    /// It said nothing for too long.
+    Silent,
+    /// The relay was restarted, and the robot has not come back yet.
+    RelayRestarted,
+}
+
+impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::RobotSideDown,
+        Self::ConnectionLost,
+        Self::Silent,
+        Self::RelayRestarted,
+    ];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RobotSideDown => "robot_side_down",
+            Self::ConnectionLost => "connection_lost",
+            Self::Silent => "silent",
+            Self::RelayRestarted => "relay_restarted",
+        }
+    }
+}
+
+/// Whether a robot is in contact, since when, and when it last was. The default is a robot that never
+/// was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Presence {
+    /// Whether it is.
+    pub contact: Contact,
+    /// Since when it has been so; `None` for a robot that never was in contact.
+    pub since: Option<Timestamp>,
+    /// When the robot was last heard, as far as [`Live::keep_alive`] has said.
+    pub last_contact: Option<Timestamp>,
+    /// Why it is not online, where it was before.
+    pub cause: Option<Cause>,
+}
+
 /// The newest status of a robot and when the relay heard it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heard {
@@ -152,9 +236,20 @@ pub trait Live: Send + Sync + std::fmt::Debug {
     /// How the robot's spool was when it last said so.
     async fn spool(&self, robot: RobotId) -> Result<Option<Spool>>;
 
+    /// Whether the robot is in contact.
+    async fn presence(&self, robot: RobotId) -> Result<Presence>;
+    /// The same of every robot that ever was in contact.
+    async fn presences(&self) -> Result<Vec<(RobotId, Presence)>>;
+    /// Robots have come into contact, have lost it, or their own side has come or gone. Shown at once
+    /// and durable when this is over, all of it in one step.
+    async fn note_contacts(&self, changes: Vec<(RobotId, Presence)>) -> Result<()>;
+    /// The relay is alive at this moment, and robots were last heard at these. Only the first is
+    /// durable: after a restart, whoever was in contact has been out of it since then.
+    async fn keep_alive(&self, at: Timestamp, heard: Vec<(RobotId, Timestamp)>) -> Result<()>;
+
     /// Forgets everything about a robot.
     async fn forget(&self, robot: RobotId) -> Result<()>;
-    /// Forgets everything about every robot: codes, bindings, guidance, statuses,
-    /// spools.
+    /// Forgets everything about every robot but whether it is in contact: codes, bindings, guidance,
+    /// statuses, spools.
     async fn reset(&self) -> Result<()>;
 }

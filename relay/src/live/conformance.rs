@@ -21,6 +21,7 @@ pub(crate) async fn conforms(live: &dyn Live) {
     guidance_follows_its_own_trip_only(live).await;
     the_newest_status_wins_field_by_field(live).await;
     the_last_word_on_a_spool_counts(live).await;
+    contact_is_what_was_said_of_it_last(live).await;
     a_forgotten_robot_leaves_nothing(live).await;
     a_reset_forgets_everything(live).await;
     wrong_guesses_are_limited(live).await;
@@ -89,6 +90,27 @@ pub(crate) async fn prepare(live: &dyn Live) -> AuthCode {
     live.code(robot(901)).await.unwrap();
     live.bind(robot(901), &socket("gone")).await.unwrap();
     live.unbind(robot(901), &socket("gone")).await.unwrap();
+    let lost = Presence {
+        contact: Contact::Offline,
+        since: Some(at(3)),
+        last_contact: Some(at(2)),
+        cause: Some(Cause::Silent),
+    };
+    live.note_contacts(vec![
+        (robot(900), online(1)),
+        (robot(901), degraded(1)),
+        (robot(902), lost),
+    ])
+    .await
+    .unwrap();
+    for moment in [5, 10] {
+        live.keep_alive(at(moment), vec![(robot(900), at(moment))])
+            .await
+            .unwrap();
+    }
+    // Came after the last sign of life.
+    let late = vec![(robot(903), online(11))];
+    live.note_contacts(late).await.unwrap();
     code
 }
 
@@ -106,6 +128,25 @@ pub(crate) async fn remembers(live: &dyn Live, code: AuthCode) {
         live.guidance(robot(901)).await.unwrap(),
         Guidance::default()
     );
+    let cut_off = |moment| Presence {
+        contact: Contact::Offline,
+        since: Some(at(moment)),
+        last_contact: Some(at(moment)),
+        cause: Some(Cause::RelayRestarted),
+    };
+    let lost = Presence {
+        contact: Contact::Offline,
+        since: Some(at(3)),
+        last_contact: Some(at(2)),
+        cause: Some(Cause::Silent),
+    };
+    let expected = [
+        (robot(900), cut_off(10)),
+        (robot(901), cut_off(10)),
+        (robot(902), lost),
+        (robot(903), cut_off(11)),
+    ];
+    assert_eq!(live.presences().await.unwrap(), expected);
 }
 
 async fn every_robot_has_a_code_of_its_own(live: &dyn Live) {
@@ -259,6 +300,39 @@ async fn the_last_word_on_a_spool_counts(live: &dyn Live) {
     assert_eq!(live.spool(robot(1)).await.unwrap(), None);
 }
 
+async fn contact_is_what_was_said_of_it_last(live: &dyn Live) {
+    assert_eq!(
+        live.presence(robot(1)).await.unwrap(),
+        Presence::default(),
+        "it never was in contact"
+    );
+    let changes = vec![(robot(1), online(1)), (robot(2), degraded(2))];
+    live.note_contacts(changes).await.unwrap();
+    live.note_contacts(vec![(robot(1), degraded(3))])
+        .await
+        .unwrap();
+    assert_eq!(live.presence(robot(1)).await.unwrap(), degraded(3));
+    // An older word on when it was heard, and one of a robot that nobody knows, change nothing.
+    let heard = vec![(robot(1), at(2)), (robot(2), at(9)), (robot(3), at(9))];
+    live.keep_alive(at(9), heard).await.unwrap();
+    let heard = Presence {
+        last_contact: Some(at(9)),
+        ..degraded(2)
+    };
+    let expected = [(robot(1), degraded(3)), (robot(2), heard)];
+    assert_eq!(live.presences().await.unwrap(), expected);
+    live.reset().await.unwrap();
+    assert_eq!(
+        live.presences().await.unwrap(),
+        expected,
+        "a reset does not cut anybody off"
+    );
+    for number in [1, 2] {
+        live.forget(robot(number)).await.unwrap();
+    }
+    assert_eq!(live.presences().await.unwrap(), []);
+}
+
 async fn a_forgotten_robot_leaves_nothing(live: &dyn Live) {
     let mut codes = Vec::new();
     for number in [1, 2] {
@@ -314,6 +388,23 @@ async fn wrong_guesses_are_limited(live: &dyn Live) {
     assert!(wait > Duration::ZERO && wait <= ADDRESS_INTERVAL);
     let other = "192.0.2.2".parse().unwrap();
     assert_eq!(live.may_guess(other).await.unwrap(), Guess::Allowed);
+}
+
+fn online(moment: i64) -> Presence {
+    Presence {
+        contact: Contact::Online,
+        since: Some(at(moment)),
+        last_contact: Some(at(moment)),
+        cause: None,
+    }
+}
+
+fn degraded(moment: i64) -> Presence {
+    Presence {
+        contact: Contact::Degraded,
+        cause: Some(Cause::RobotSideDown),
+        ..online(moment)
+    }
 }
 
 fn robot(number: u32) -> RobotId {

@@ -2,8 +2,12 @@
 //!
 //! Codes, bindings and guidance are on disk before a method returns. The file is the truth: a change
 //! is made there, and what was committed is then taken over into memory in the order of the commits.
-//! Reads are answered from memory alone. The newest status, how spools are, and the count of
-//! guesses are in memory only.
+//! Whether robots are in contact is the other way round, since the present is true whatever the disk
+//! says: it is in memory first, and on disk for the next start, which counts everybody as out of
+//! contact since the file's last sign of life. Reads are answered from memory alone. The newest status,
+//! how spools are, and the count of guesses are in memory only.
+
+mod contacts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,14 +24,15 @@ use tokio::time::Instant;
 
 use super::guesses::Guesses;
 use super::{
-    AuthCode, CODES, Guess, Guidance, Heard, Live, LiveError, Phase, Result, SocketId, Spool,
+    AuthCode, CODES, Guess, Guidance, Heard, Live, LiveError, Phase, Presence, Result, SocketId,
+    Spool,
 };
 use crate::sqlite::{Access, Fault, OpenError, Schema, StoreThread, open, unreadable};
 
 const SCHEMA: Schema = Schema {
     name: "live store",
     application_id: 0x6272_6c01,
-    migrations: &[include_str!("memory/1.sql")],
+    migrations: &[include_str!("memory/1.sql"), include_str!("memory/2.sql")],
 };
 
 /// Draws before the free codes are listed. With 9 in 10 codes used, that is for one robot in 30.
@@ -55,6 +60,7 @@ struct Known {
     guidance: Guidance,
     heard: Option<Heard>,
     spool: Option<Spool>,
+    presence: Option<Presence>,
 }
 
 impl MemoryLive {
@@ -110,6 +116,9 @@ impl State {
             let (robot, guidance) = row?;
             state.known(robot).guidance = guidance;
         }
+        for (robot, presence) in contacts::read(connection)? {
+            state.known(robot).presence = Some(presence);
+        }
         Ok(state)
     }
 
@@ -122,6 +131,17 @@ impl State {
             self.robots_by_code.remove(&old);
         }
         self.robots_by_code.insert(code, robot);
+    }
+
+    /// Forgets what robots and guests have done. Who is in contact still is.
+    fn reset(&mut self) {
+        self.robots_by_code.clear();
+        for known in self.robots.values_mut() {
+            *known = Known {
+                presence: known.presence,
+                ..Known::default()
+            };
+        }
     }
 
     fn forget(&mut self, robot: RobotId) {
@@ -295,6 +315,42 @@ impl Live for MemoryLive {
         Ok(self.look(robot, |known| known.spool.clone()).flatten())
     }
 
+    async fn presence(&self, robot: RobotId) -> Result<Presence> {
+        let presence = self.look(robot, |known| known.presence).flatten();
+        Ok(presence.unwrap_or_default())
+    }
+
+    async fn presences(&self) -> Result<Vec<(RobotId, Presence)>> {
+        let state = lock(&self.state);
+        let seen = |(robot, known): (&RobotId, &Known)| Some((*robot, known.presence?));
+        Ok(state.robots.iter().filter_map(seen).collect())
+    }
+
+    async fn note_contacts(&self, changes: Vec<(RobotId, Presence)>) -> Result<()> {
+        {
+            let mut state = lock(&self.state);
+            for (robot, presence) in &changes {
+                state.known(*robot).presence = Some(*presence);
+            }
+        }
+        let work = move |connection: &Connection| contacts::write(connection, &changes);
+        self.change(work, |_, ()| {}).await
+    }
+
+    async fn keep_alive(&self, at: Timestamp, heard: Vec<(RobotId, Timestamp)>) -> Result<()> {
+        {
+            let mut state = lock(&self.state);
+            for (robot, at) in heard {
+                let known = state.robots.get_mut(&robot);
+                if let Some(presence) = known.and_then(|known| known.presence.as_mut()) {
+                    presence.last_contact = presence.last_contact.max(Some(at));
+                }
+            }
+        }
+        let work = move |connection: &Connection| contacts::write_alive(connection, at);
+        self.change(work, |_, ()| {}).await
+    }
+
     async fn forget(&self, robot: RobotId) -> Result<()> {
         self.change(
             move |connection| {
@@ -302,6 +358,7 @@ impl Live for MemoryLive {
                     "DELETE FROM codes WHERE robot = ?1",
                     "DELETE FROM faces WHERE robot = ?1",
                     "DELETE FROM guidance WHERE robot = ?1",
+                    "DELETE FROM contacts WHERE robot = ?1",
                 ] {
                     connection
                         .prepare_cached(table)?
@@ -320,7 +377,7 @@ impl Live for MemoryLive {
                 let everything = "DELETE FROM codes; DELETE FROM faces; DELETE FROM guidance;";
                 Ok(connection.execute_batch(everything)?)
             },
-            |state, ()| *state = State::default(),
+            |state, ()| state.reset(),
         )
         .await
     }
