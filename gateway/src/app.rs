@@ -8,6 +8,7 @@ use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
+use crate::board_commands;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event_loop::{self, Parts};
@@ -62,6 +63,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
     );
     let (posting, posts) = mpsc::channel(local::POSTS_MAX);
     let control = tokio::spawn(local::serve(listener, board.clone(), posting));
+    let (_board_commands, requests) = board_commands::channel(spool.clone());
     let uplink = uplink::spawn(
         UplinkConfig {
             robot: identity.robot,
@@ -81,6 +83,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
         uplink,
         board,
         posts,
+        requests,
         notifier: Notifier::from_environment(),
         sampler: config.telemetry.map(Sampler::new),
         bytes_per_second: config.max_bytes_per_second(),

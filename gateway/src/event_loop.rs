@@ -3,12 +3,13 @@
 //! It takes one input at a time and carries out everything that follows from it before it takes the
 //! next: first what the commands want, then what the link wants. It never waits for the disk, the
 //! network or the robot; their answers are inputs too. Inputs are taken in this order: answers,
-//! because they free what waits; frames from the relay; timers; posts of programs on the board, which
-//! are few at a time; messages of the robot.
+//! because they free what waits; frames from the relay; timers; commands and posts of programs on the
+//! board, which are few at a time; messages of the robot.
 //!
 //! Answers come from [`FuturesUnordered`], which polls new futures in the order in which they were
 //! pushed. So records reach the spool in the order in which they were made.
 
+mod giving;
 mod health;
 mod hearing;
 mod posting;
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::board_commands::{Request, Requests};
 use crate::clock::Clock;
 use crate::command::{self, Commands, Output as CommandOutput, Ticket};
 use crate::local::Posted;
@@ -38,11 +40,12 @@ use crate::notify::Notifier;
 use crate::robot::{Accept, HandOverError, RobotHandle, RobotInput};
 use crate::sampler::Sampler;
 use crate::spool::{
-    self, Appended, Entry, Gap, Health, ReadBack, SourceId, Spool, SpoolState, StoredCommand,
-    StoredCommands, Written,
+    self, Appended, Entry, Gap, GivenCommand, Health, KeptCommand, ReadBack, SourceId, Spool,
+    SpoolState, StoredCommand, StoredCommands, Written,
 };
 use crate::status::{LinkState, StatusBoard};
 use crate::uplink::{Frame, News, Uplink};
+use giving::{CommandReply, Giving};
 use health::Known;
 use telling::Told;
 
@@ -71,6 +74,8 @@ pub struct Parts {
     pub board: StatusBoard,
     /// What programs on the board post.
     pub posts: mpsc::Receiver<Posted>,
+    /// The commands that programs on the board give.
+    pub requests: Requests,
     /// The service manager.
     pub notifier: Notifier,
     /// What takes samples of the status, where telemetry is wanted.
@@ -104,6 +109,7 @@ enum Input {
     Done(Done),
     News(News),
     Posted(Posted),
+    Requested(Request),
     Robot(RobotInput),
     Timeout,
     Health,
@@ -130,6 +136,12 @@ enum Done {
     Looked(Box<spool::Result<SpoolState>>),
     Sampled(Vec<Record>, spool::Result<Appended>),
     Executed(CommandId, Result<(), HandOverError>),
+    Given(Box<Giving>, Box<spool::Result<GivenCommand>>),
+    Asked(
+        CommandId,
+        CommandReply,
+        Box<spool::Result<Option<KeptCommand>>>,
+    ),
 }
 
 /// Runs until `stop` turns true, then stops taking, finishes what it began and closes the spool.
@@ -153,6 +165,9 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Ev
             Ok(()) = this.health.changed() => Input::Health,
             () = sleep_until(timer) => Input::Timeout,
             _ = tick.tick() => Input::Tick,
+            Some(request) = this.requests.0.recv(), if this.takes_requests() => {
+                Input::Requested(request)
+            }
             Some(posted) = this.posts.recv(), if this.takes_posts() => Input::Posted(posted),
             input = this.robot.inputs.recv(), if this.takes_robot_input() => match input {
                 Some(input) => Input::Robot(input),
@@ -180,6 +195,9 @@ struct EventLoop {
     posts: mpsc::Receiver<Posted>,
     /// Posts whose records are on their way to the disk.
     posting: usize,
+    requests: Requests,
+    /// Requests that are not answered yet.
+    requested: usize,
     notifier: Notifier,
     pending: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Robot messages whose records are on their way to the disk.
@@ -212,6 +230,7 @@ impl EventLoop {
             uplink,
             board,
             posts,
+            requests,
             notifier,
             sampler,
             bytes_per_second,
@@ -245,6 +264,8 @@ impl EventLoop {
             board,
             posts,
             posting: 0,
+            requests,
+            requested: 0,
             notifier,
             pending: FuturesUnordered::new(),
             writing: 0,
@@ -285,6 +306,7 @@ impl EventLoop {
             Input::Done(done) => self.handle_done(done),
             Input::News(news) => self.handle_news(news),
             Input::Posted(posted) => self.handle_posted(posted),
+            Input::Requested(request) => self.handle_request(request),
             Input::Robot(input) => self.handle_robot(input),
             Input::Timeout => {
                 let now = self.clock.stamp();
@@ -363,6 +385,8 @@ impl EventLoop {
             Done::Sampled(samples, written) => {
                 self.handle_sampled(samples, written, now.uptime);
             }
+            Done::Given(giving, given) => self.handle_given(*giving, *given, now.uptime),
+            Done::Asked(target, reply, command) => self.handle_asked(target, reply, *command),
             Done::Executed(id, result) => {
                 self.commands.handle_executed(id, result, now.uptime);
             }
@@ -569,6 +593,7 @@ impl EventLoop {
     async fn shut_down(mut self) -> Result<(), EventLoopError> {
         self.notifier.stopping();
         self.posts.close();
+        self.requests.0.close();
         self.stop_robot.send_replace(true);
         self.write_samples();
         let drained = tokio::time::timeout(DRAIN_LIMIT, async {

@@ -2,6 +2,7 @@
 //! in a spool on disk, and carries out commands safely.
 
 pub mod app;
+pub mod board_commands;
 pub mod cli;
 pub mod clock;
 pub mod command;

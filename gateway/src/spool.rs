@@ -17,6 +17,7 @@
 //! One thread owns the database. It takes all requests that wait into one transaction, syncs once,
 //! and then answers them all (group commit). A lone request is never held back for others.
 
+mod commands;
 mod format;
 mod health;
 mod images;
@@ -36,14 +37,16 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use brrbrr_proto::down::Command;
-use brrbrr_proto::id::{BootId, CommandId, Cursor, Epoch, Seq};
+use brrbrr_proto::id::{CommandId, Cursor, Epoch, Seq};
 use brrbrr_proto::live::Status;
-use brrbrr_proto::time::{Uptime, WallClock};
+use brrbrr_proto::time::WallClock;
 use brrbrr_proto::up::{Item, MAX_RECORD_BYTES, Progress, Record};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+pub use self::commands::{
+    CommandChange, HandOver, KeptCommand, Origin, Reached, StoredCommand, Transition,
+};
 pub use self::health::{Gap, Health};
 use self::repair::Repair;
 pub use self::source::MAX_PROGRAM_SOURCE_BYTES;
@@ -216,64 +219,6 @@ impl Default for Limits {
 /// The answer of every method.
 pub type Result<T> = std::result::Result<T, SpoolError>;
 
-/// How far a command was handed to the robot. Append only: it is stored.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-pub enum HandOver {
-    /// The robot has surely not seen it.
-    NotYet,
-    /// It may have reached the robot; nobody has said so yet.
-    Offered,
-    /// The robot's broker has it.
-    Confirmed,
-    /// The robot has arrived, and that is recorded.
-    Arrived,
-}
-
-/// A command as the gateway keeps it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredCommand {
-    /// The command.
-    pub command: Command,
-    /// When it was received, in `boot`.
-    pub received: Uptime,
-    /// The boot that `received` and `deadline` count from.
-    pub boot: BootId,
-    /// When it must not be started any more.
-    pub deadline: Uptime,
-    /// Where it stands.
-    pub progress: Progress,
-    /// How far it was handed to the robot.
-    pub hand_over: HandOver,
-}
-
-impl StoredCommand {
-    /// A command that has just been received and may be started for its time to live.
-    #[must_use]
-    pub fn received(command: Command, boot: BootId, now: Uptime) -> Self {
-        Self {
-            deadline: now.plus(command.time_to_live),
-            command,
-            received: now,
-            boot,
-            progress: Progress::Received,
-            hand_over: HandOver::NotYet,
-        }
-    }
-}
-
-/// A step of a stored command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CommandChange {
-    /// Which command.
-    pub id: CommandId,
-    /// Where it stands now.
-    pub progress: Progress,
-    /// How far it is handed over now.
-    pub hand_over: HandOver,
-}
-
 /// The name that a message's sender gave it, unique among the messages of one source.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceId(pub String);
@@ -315,6 +260,17 @@ pub struct StoredCommands {
     /// Those that were not known before, in order. Only they may be acted on.
     pub fresh: Vec<CommandId>,
     /// Where the records of the fresh ones were put.
+    pub appended: Appended,
+}
+
+/// What became of a command that was given on the board.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GivenCommand {
+    /// The command, or the one that is known by its key.
+    pub command: KeptCommand,
+    /// Whether it was not known before. Only then may it be acted on.
+    pub is_new: bool,
+    /// Where its records were put.
     pub appended: Appended,
 }
 
@@ -477,7 +433,9 @@ impl Spool {
     ) -> Result<StoredCommands> {
         let commands = commands
             .iter()
-            .map(|(command, record)| format::EncodedCommand::encode(command, record))
+            .map(|(command, record)| {
+                format::EncodedCommand::encode(command, std::slice::from_ref(record))
+            })
             .collect::<Result<_>>()?;
         self.ask(|reply| Request::StoreCommands {
             cursor,
@@ -485,6 +443,49 @@ impl Spool {
             reply,
         })
         .await
+    }
+
+    /// Stores a command that was given on the board, with the records that say so, unless its id or
+    /// its key is known.
+    ///
+    /// # Errors
+    /// Nothing was stored.
+    pub async fn give_command(
+        &self,
+        command: &StoredCommand,
+        records: &[Record],
+    ) -> Result<GivenCommand> {
+        let command = format::EncodedCommand::encode(command, records)?;
+        self.ask(|reply| Request::GiveCommand { command, reply })
+            .await
+    }
+
+    /// Up to `limit` commands, newest first: those that came before `after`, where one is named, and
+    /// in this state, where one is given.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn commands(
+        &self,
+        limit: usize,
+        after: Option<CommandId>,
+        state: Option<Progress>,
+    ) -> Result<Vec<KeptCommand>> {
+        self.ask(|reply| Request::Commands {
+            limit,
+            after,
+            state,
+            reply,
+        })
+        .await
+    }
+
+    /// One command, if it is known.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn command(&self, id: CommandId) -> Result<Option<KeptCommand>> {
+        self.ask(|reply| Request::Command { id, reply }).await
     }
 
     /// Reads rows from position `from` on. At least one if there is one, then as many as fit.

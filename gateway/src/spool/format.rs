@@ -1,21 +1,21 @@
-//! How records, commands and the state of the streams are encoded in the spool's rows. The bytes of
+//! How records and the state of the streams are encoded in the spool's rows. The bytes of
 //! a record are those that the link carries.
 //!
 //! SQLite does not notice a page that rotted, so every row has a sum: the CRC-32 of the table's name
 //! and of all other columns, the row's number among them. A row that rotted, or that stands where
 //! it does not belong, does not pass for an intact one.
 
-use brrbrr_proto::down::Command;
-use brrbrr_proto::id::{BootId, CommandId, Cursor, Epoch, Seq};
-use brrbrr_proto::time::Uptime;
-use brrbrr_proto::up::{Event, MAX_RECORD_BYTES, Progress, Record};
-use crc32fast::Hasher;
-use serde::{Deserialize, Serialize};
+mod command;
 
-use super::pages::{PAGE_BYTES, Value};
-use super::{
-    CommandChange, Entry, HandOver, MAX_SOURCE_BYTES, Result, SourceId, SpoolError, StoredCommand,
+use brrbrr_proto::id::{Cursor, Epoch, Seq};
+use brrbrr_proto::up::{Event, MAX_RECORD_BYTES, Record};
+use crc32fast::Hasher;
+
+pub(super) use self::command::{
+    CommandRow, CommandStep, EncodedCommand, command_of, decode_command, decode_told,
 };
+use super::pages::{PAGE_BYTES, Value};
+use super::{Entry, MAX_SOURCE_BYTES, Result, SourceId, SpoolError};
 
 /// How much a record matters when room has to be made. Its number is stored: it never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -175,49 +175,6 @@ impl Identity {
     }
 }
 
-/// A row of `command`, as the file has it. Integers are SQLite's, with the sign taken off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CommandRow<'a> {
-    /// Its number: commands count in the order of their arrival.
-    pub(super) place: u64,
-    /// The command's id, 16 bytes.
-    pub(super) id: &'a [u8],
-    /// 1 for a motion, else 0.
-    pub(super) motion: u64,
-    /// 1 for one that has ended, else 0.
-    pub(super) ended: u64,
-    /// The part that never changes.
-    pub(super) content: &'a [u8],
-    /// The part that changes.
-    pub(super) step: &'a [u8],
-    /// What [`CommandRow::right_sum`] was when it was written.
-    pub(super) sum: u64,
-}
-
-impl CommandRow<'_> {
-    /// The same row with the right sum.
-    pub(super) fn sealed(self) -> Self {
-        Self {
-            sum: self.right_sum(),
-            ..self
-        }
-    }
-
-    /// Whether the row is as it was written, and where it was written.
-    pub(super) fn is_intact(&self) -> bool {
-        self.sum == self.right_sum()
-    }
-
-    fn right_sum(&self) -> u64 {
-        Sum::of("command")
-            .numbers([self.place, self.motion, self.ended])
-            .bytes(self.id)
-            .bytes(self.content)
-            .bytes(self.step)
-            .done()
-    }
-}
-
 /// The columns of a row of `record`, as its page has them. Like the other three, `None` where they
 /// are of another table.
 pub(super) fn record_of<'a>(row: u64, columns: &[Value<'a>]) -> Option<RecordRow<'a>> {
@@ -272,22 +229,6 @@ pub(super) fn identity_of(columns: &[Value<'_>]) -> Option<(Identity, u64)> {
         shift: shift.unsigned()?,
     };
     Some((identity, sum.unsigned()?))
-}
-
-/// The columns of a row of `command`.
-pub(super) fn command_of<'a>(place: u64, columns: &[Value<'a>]) -> Option<CommandRow<'a>> {
-    let [Value::Null, id, motion, ended, content, step, sum] = columns else {
-        return None;
-    };
-    Some(CommandRow {
-        place,
-        id: id.bytes()?,
-        motion: motion.unsigned()?,
-        ended: ended.unsigned()?,
-        content: content.bytes()?,
-        step: step.bytes()?,
-        sum: sum.unsigned()?,
-    })
 }
 
 /// A sum in the making.
@@ -371,7 +312,9 @@ fn footprint(bytes: usize) -> u64 {
 #[derive(Debug)]
 pub(super) struct EncodedEntry {
     pub(super) source: Option<SourceId>,
-    pub(super) changes: Vec<CommandChange>,
+    /// Whether steps of commands were decided, and not only reported.
+    pub(super) decides: bool,
+    pub(super) steps: Vec<CommandStep>,
     pub(super) records: Vec<EncodedRecord>,
 }
 
@@ -387,13 +330,15 @@ impl EncodedEntry {
         {
             return Err(SpoolError::SourceTooLong(name.len()));
         }
+        let steps = CommandStep::all(&changes, &records);
         let records = records
             .iter()
             .map(EncodedRecord::encode)
             .collect::<Result<_>>()?;
         Ok(Self {
             source,
-            changes,
+            decides: !changes.is_empty(),
+            steps,
             records,
         })
     }
@@ -406,75 +351,6 @@ impl EncodedEntry {
         let records = self.records.iter().map(EncodedRecord::footprint);
         records.fold(source, u64::saturating_add)
     }
-}
-
-/// A command and the record of its arrival, encoded by the caller.
-#[derive(Debug)]
-pub(super) struct EncodedCommand {
-    pub(super) id: CommandId,
-    pub(super) motion: bool,
-    pub(super) ended: bool,
-    pub(super) content: Vec<u8>,
-    pub(super) step: Vec<u8>,
-    pub(super) record: EncodedRecord,
-}
-
-impl EncodedCommand {
-    pub(super) fn encode(stored: &StoredCommand, record: &Record) -> Result<Self> {
-        let content = Content {
-            command: stored.command.clone(),
-            received: stored.received,
-            boot: stored.boot,
-            deadline: stored.deadline,
-        };
-        Ok(Self {
-            id: stored.command.id,
-            motion: stored.command.order.is_motion(),
-            ended: stored.progress.is_final(),
-            content: postcard::to_stdvec(&content)?,
-            step: encode_step(stored.progress, stored.hand_over)?,
-            record: EncodedRecord::encode(record)?,
-        })
-    }
-
-    /// About how much room it takes.
-    pub(super) fn footprint(&self) -> u64 {
-        let own = footprint(self.content.len() + self.step.len());
-        own.saturating_add(self.record.footprint())
-    }
-}
-
-/// The part of a stored command that never changes. Its fields are stored: they never change.
-#[derive(Serialize, Deserialize)]
-struct Content {
-    command: Command,
-    received: Uptime,
-    boot: BootId,
-    deadline: Uptime,
-}
-
-/// The part of a stored command that changes.
-pub(super) fn encode_step(progress: Progress, hand_over: HandOver) -> postcard::Result<Vec<u8>> {
-    postcard::to_stdvec(&(progress, hand_over))
-}
-
-/// Puts the two parts of a stored command together.
-pub(super) fn decode_command(content: &[u8], step: &[u8]) -> postcard::Result<StoredCommand> {
-    let Content {
-        command,
-        received,
-        boot,
-        deadline,
-    } = postcard::from_bytes(content)?;
-    let (progress, hand_over) = postcard::from_bytes(step)?;
-    Ok(StoredCommand {
-        command,
-        received,
-        boot,
-        deadline,
-        progress,
-        hand_over,
-    })
 }
 
 #[cfg(test)]
@@ -522,40 +398,6 @@ mod tests {
         };
         row.sum = row.right_sum();
         assert!(!row.is_intact());
-    }
-
-    #[test]
-    fn a_command_that_is_changed_in_any_column_is_not_intact() {
-        let row = CommandRow {
-            place: 1,
-            id: &[7; 16],
-            motion: 1,
-            ended: 0,
-            content: b"content",
-            step: b"step",
-            sum: 0,
-        };
-        let row = row.sealed();
-        assert!(row.is_intact());
-        assert!(!CommandRow { place: 2, ..row }.is_intact());
-        assert!(
-            !CommandRow {
-                id: &[8; 16],
-                ..row
-            }
-            .is_intact()
-        );
-        assert!(!CommandRow { motion: 0, ..row }.is_intact());
-        assert!(!CommandRow { ended: 1, ..row }.is_intact());
-        let (content, step) = (b"contents".as_slice(), b"tep".as_slice());
-        assert!(
-            !CommandRow {
-                content,
-                step,
-                ..row
-            }
-            .is_intact()
-        );
     }
 
     #[test]

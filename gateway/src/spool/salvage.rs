@@ -270,11 +270,12 @@ struct FoundCommand {
     id: Vec<u8>,
     motion: u64,
     ended: u64,
+    key: Option<Vec<u8>>,
     content: Vec<u8>,
     step: Vec<u8>,
     sum: u64,
     /// How far it came.
-    reached: (u64, HandOver, Progress),
+    reached: (u64, HandOver, Progress, Option<Uptime>),
 }
 
 impl FoundCommand {
@@ -284,6 +285,7 @@ impl FoundCommand {
             id: &self.id,
             motion: self.motion,
             ended: self.ended,
+            key: self.key.as_deref(),
             content: &self.content,
             step: &self.step,
             sum: self.sum,
@@ -340,8 +342,11 @@ impl Found {
                 *first = Some(first.map_or(cell.row, |first: u64| first.min(cell.row)));
             }
             [Value::Null, ..] if columns.len() == 4 => self.take_identity(image, &columns),
-            [Value::Null, ..] if columns.len() == 7 => self.take_command(cell.row, &columns),
-            [Value::Null, ..] if columns.len() == 8 => self.take_stream(image, &columns),
+            // Only one of the two has the right types and the right sum.
+            [Value::Null, ..] if columns.len() == 8 => {
+                self.take_command(cell.row, &columns);
+                self.take_stream(image, &columns);
+            }
             _ => {}
         }
     }
@@ -384,16 +389,22 @@ impl Found {
         let Some(row) = format::command_of(place, columns).filter(CommandRow::is_intact) else {
             return;
         };
-        let Ok(command) = format::decode_command(row.content, row.step) else {
+        let told = format::decode_told(row.step);
+        let Ok(told) =
+            told.and_then(|told| format::decode_command(row.content, &told).map(|_| told))
+        else {
             return;
         };
-        let reached = (row.ended, command.hand_over, command.progress);
+        // The stamp of how far it has got tells apart what else is the same.
+        let said = told.reached.map(|reached| reached.at.uptime);
+        let reached = (row.ended, told.hand_over, told.progress, said);
         let before = self.commands.get(&place);
         if before.is_none_or(|before| before.reached <= reached) {
             let command = FoundCommand {
                 id: row.id.to_vec(),
                 motion: row.motion,
                 ended: row.ended,
+                key: row.key.map(<[u8]>::to_vec),
                 content: row.content.to_vec(),
                 step: row.step.to_vec(),
                 sum: row.sum,

@@ -4,13 +4,14 @@
 //! record(seq INTEGER PRIMARY KEY, class, covers, sum, bytes)  what waits, by row number
 //! stream(epoch, shift, released, …, sum)                      one row: the state of both streams
 //! identity(epoch, shift, sum)                                 one row: a copy for a salvage
-//! command(place, id, motion, ended, content, step, sum)       the commands, ended ones up to a number
+//! command(place, id, motion, ended, key, content, step, sum)  the commands, ended ones up to a number
 //! source(place, name)                                         names of messages that were written
 //! ```
 //! A row number is the position plus `shift`: a new epoch moves the shift and touches no row.
 //! Deleting what was released is part of the transaction that records how far it was. Appending
 //! touches `record` alone. Every row that is read is compared with its sum.
 
+mod commands;
 mod disk;
 mod rebuild;
 mod room;
@@ -27,8 +28,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, Row, params};
 
 use self::disk::Places;
-use super::format::{self, CommandRow, Identity, RecordRow, Stream};
-use super::{ReadBack, Result, Salvaged, SourceId, SpoolError, SpoolState, StoredCommand};
+use super::format::{Identity, RecordRow, Stream};
+use super::{ReadBack, Result, Salvaged, SourceId, SpoolError, SpoolState};
 
 pub(super) use self::disk::{Misplaced, cut_log};
 pub(super) use self::rebuild::Rebuild;
@@ -36,7 +37,7 @@ pub(super) use self::room::Usage;
 pub(super) use self::transaction::Transaction;
 
 /// The format this version writes and reads. No release wrote an older one.
-pub(super) const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 3;
 
 /// No version will ever write this: a higher one is rot.
 const FORMATS_MAX: i64 = 10_000;
@@ -71,6 +72,7 @@ const SCHEMA: &str = "
         id BLOB NOT NULL UNIQUE,
         motion INTEGER NOT NULL,
         ended INTEGER NOT NULL,
+        key BLOB UNIQUE,
         content BLOB NOT NULL,
         step BLOB NOT NULL,
         sum INTEGER NOT NULL
@@ -517,63 +519,16 @@ fn read_state(connection: &Connection, head: &Head) -> Outcome<SpoolState> {
     // A status of long ago is not worth a failure.
     let status = head.stream.status.as_deref();
     let status = status.and_then(|bytes| postcard::from_bytes::<Status>(bytes).ok());
-    let unfinished = "SELECT place, id, motion, ended, content, step, sum FROM command
-                      WHERE ended = 0 ORDER BY place";
-    let newest = "SELECT place, id, motion, ended, content, step, sum FROM command
-                  WHERE motion = 1 ORDER BY place DESC LIMIT 1";
     Ok(SpoolState {
         epoch: head.stream.epoch,
         first: head.position(head.first),
         next: head.position(head.next),
         down: head.stream.down,
         status: status.unwrap_or_default(),
-        commands: read_commands(connection, unfinished)?,
-        last_motion: read_commands(connection, newest)?.pop(),
+        commands: commands::unfinished(connection)?,
+        last_motion: commands::last_motion(connection)?,
         salvaged: None,
     })
-}
-
-fn read_commands(connection: &Connection, sql: &str) -> Outcome<Vec<StoredCommand>> {
-    let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([])?;
-    let mut commands = Vec::new();
-    while let Some(row) = rows.next()? {
-        let row = command_row(row)?;
-        let command = format::decode_command(row.content, row.step);
-        let place = row.place;
-        commands.push(
-            command.map_err(|reason| {
-                Fault::Corrupt(format!("row {place} of table command: {reason}"))
-            })?,
-        );
-    }
-    Ok(commands)
-}
-
-/// The row that a query with the columns of `command` has come to, compared with its sum.
-fn command_row<'a>(row: &'a Row<'_>) -> Outcome<CommandRow<'a>> {
-    let blob = |column| {
-        let value = row.get_ref(column)?.as_blob();
-        value.map_err(|_| Fault::Corrupt("a command that is no blob".to_owned()))
-    };
-    let command = CommandRow {
-        place: unsigned(row, 0)?,
-        id: blob(1)?,
-        motion: unsigned(row, 2)?,
-        ended: unsigned(row, 3)?,
-        content: blob(4)?,
-        step: blob(5)?,
-        sum: unsigned(row, 6)?,
-    };
-    if command.is_intact() {
-        Ok(command)
-    } else {
-        let what = format!(
-            "row {} of table command is not as it was written",
-            command.place
-        );
-        Err(Fault::Corrupt(what))
-    }
 }
 
 pub(super) fn database_error(

@@ -1,126 +1,23 @@
 //! The spool's thread: it groups what waits into one transaction and answers after the sync.
 
 mod mending;
+mod request;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Instant;
 
-use brrbrr_proto::id::{Cursor, Epoch, Seq};
+use brrbrr_proto::id::Seq;
 use brrbrr_proto::live::Status;
 use brrbrr_proto::up::Disk;
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::watch;
 
-use super::format::{EncodedCommand, EncodedEntry};
+use self::request::{Reply, answer};
+pub(super) use self::request::{Request, Ticketed};
 use super::health::Telling;
 use super::repair::{Look, Reopening, Repair};
 use super::shedding::{Room, SHORT_FOR};
 use super::sqlite::{Database, Transaction};
-use super::{
-    Appended, Gap, Health, Limits, RELEASE_DELAY, REQUESTS_MAX, ReadBack, Result, STATUS_DELAY,
-    SourceId, SpoolError, SpoolState, StoredCommands, Written,
-};
-
-type Reply<T> = oneshot::Sender<Result<T>>;
-
-/// What the spool's thread is asked.
-#[derive(Debug)]
-pub(super) enum Request {
-    Write {
-        entry: EncodedEntry,
-        reply: Reply<Written>,
-    },
-    WriteAll {
-        entries: Vec<EncodedEntry>,
-        reply: Reply<Appended>,
-    },
-    StoreCommands {
-        cursor: Cursor,
-        commands: Vec<EncodedCommand>,
-        reply: Reply<StoredCommands>,
-    },
-    RenewEpoch {
-        epoch: Epoch,
-        reply: Reply<SpoolState>,
-    },
-    Read {
-        from: Seq,
-        max_items: usize,
-        max_bytes: usize,
-        reply: Reply<ReadBack>,
-    },
-    Knows {
-        source: SourceId,
-        reply: Reply<bool>,
-    },
-    Commits {
-        reply: Reply<u64>,
-    },
-    State {
-        reply: Reply<SpoolState>,
-    },
-    Gaps {
-        limit: usize,
-        reply: Reply<Vec<Gap>>,
-    },
-    Release {
-        epoch: Epoch,
-        next: Seq,
-    },
-    Status(Status),
-    Close {
-        reply: Reply<()>,
-    },
-}
-
-impl Request {
-    /// About how much room it takes; nothing where it adds nothing.
-    fn footprint(&self) -> u64 {
-        match self {
-            Self::Write { entry, .. } => entry.footprint(),
-            Self::WriteAll { entries, .. } => {
-                let entries = entries.iter().map(EncodedEntry::footprint);
-                entries.fold(0, u64::saturating_add)
-            }
-            Self::StoreCommands { commands, .. } => {
-                let commands = commands.iter().map(EncodedCommand::footprint);
-                commands.fold(0, u64::saturating_add)
-            }
-            Self::RenewEpoch { .. }
-            | Self::Read { .. }
-            | Self::Knows { .. }
-            | Self::Commits { .. }
-            | Self::State { .. }
-            | Self::Gaps { .. }
-            | Self::Release { .. }
-            | Self::Status(_)
-            | Self::Close { .. } => 0,
-        }
-    }
-
-    /// Tells the caller why nothing was done.
-    fn refuse(self, error: SpoolError) {
-        match self {
-            Self::Write { reply, .. } => answer(reply, Err(error)),
-            Self::WriteAll { reply, .. } => answer(reply, Err(error)),
-            Self::StoreCommands { reply, .. } => answer(reply, Err(error)),
-            Self::RenewEpoch { reply, .. } | Self::State { reply } => answer(reply, Err(error)),
-            Self::Read { reply, .. } => answer(reply, Err(error)),
-            Self::Knows { reply, .. } => answer(reply, Err(error)),
-            Self::Commits { reply } => answer(reply, Err(error)),
-            Self::Gaps { reply, .. } => answer(reply, Err(error)),
-            Self::Close { reply } => answer(reply, Err(error)),
-            // Nobody waits for an answer.
-            Self::Release { .. } | Self::Status(_) => {}
-        }
-    }
-}
-
-/// A request and its place in the queue, which is free again once the request has been taken out.
-#[derive(Debug)]
-pub(super) struct Ticketed {
-    pub(super) request: Request,
-    pub(super) _turn: OwnedSemaphorePermit,
-}
+use super::{Health, Limits, RELEASE_DELAY, REQUESTS_MAX, Result, STATUS_DELAY, SpoolError};
 
 /// What may wait for the next commit, and until when.
 #[derive(Debug, Default)]
@@ -342,9 +239,12 @@ impl Writer {
                 Request::Write { .. }
                 | Request::WriteAll { .. }
                 | Request::StoreCommands { .. }
+                | Request::GiveCommand { .. }
                 | Request::RenewEpoch { .. } => writes.push(request),
                 Request::Read { .. }
                 | Request::Knows { .. }
+                | Request::Commands { .. }
+                | Request::Command { .. }
                 | Request::Commits { .. }
                 | Request::State { .. }
                 | Request::Gaps { .. } => reads.push(request),
@@ -530,6 +430,19 @@ impl Writer {
                 let known = database.knows(&source);
                 self.answer_read(reply, known);
             }
+            Request::Commands {
+                limit,
+                after,
+                state,
+                reply,
+            } => {
+                let commands = database.commands(limit, after, state);
+                self.answer_read(reply, commands);
+            }
+            Request::Command { id, reply } => {
+                let command = database.command(id);
+                self.answer_read(reply, command);
+            }
             Request::Commits { reply } => answer(reply, Ok(database.commits())),
             Request::State { reply } => {
                 let state = database.state();
@@ -543,6 +456,7 @@ impl Writer {
             Request::Write { .. }
             | Request::WriteAll { .. }
             | Request::StoreCommands { .. }
+            | Request::GiveCommand { .. }
             | Request::RenewEpoch { .. }
             | Request::Release { .. }
             | Request::Status(_)
@@ -654,6 +568,10 @@ fn serve_write(
             let done = going.then(|| transaction.store_commands(cursor, &commands));
             later(done, reply)
         }
+        Request::GiveCommand { command, reply } => {
+            let done = going.then(|| transaction.give_command(&command));
+            later(done, reply)
+        }
         Request::RenewEpoch { epoch, reply } => {
             let done = going.then(|| transaction.renew_epoch(epoch));
             later(done, reply)
@@ -661,6 +579,8 @@ fn serve_write(
         // The others do not write; they are never passed here.
         Request::Read { .. }
         | Request::Knows { .. }
+        | Request::Commands { .. }
+        | Request::Command { .. }
         | Request::Commits { .. }
         | Request::State { .. }
         | Request::Gaps { .. }
@@ -683,9 +603,4 @@ fn later<T: 'static>(done: Option<Result<T>>, reply: Reply<T>) -> (Result<()>, A
         (Ok(()), None) => drop(reply),
     });
     (failed, answer_it)
-}
-
-/// A caller that has gone away does not want the answer.
-fn answer<T>(reply: Reply<T>, value: Result<T>) {
-    drop(reply.send(value));
 }

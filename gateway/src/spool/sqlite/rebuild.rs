@@ -67,14 +67,16 @@ impl Rebuild {
     }
 
     pub(in super::super) fn command(&mut self, row: &CommandRow<'_>) -> Result<()> {
-        let sql = "INSERT OR IGNORE INTO command (place, id, motion, ended, content, step, sum)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let sql =
+            "INSERT OR IGNORE INTO command (place, id, motion, ended, key, content, step, sum)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         self.step(|connection| {
             connection.prepare_cached(sql)?.execute(params![
                 row.place.cast_signed(),
                 row.id,
                 row.motion.cast_signed(),
                 row.ended.cast_signed(),
+                row.key,
                 row.content,
                 row.step,
                 row.sum.cast_signed()

@@ -6,15 +6,12 @@ use brrbrr_proto::id::{Cursor, Epoch, Seq};
 use brrbrr_proto::live::Status;
 use rusqlite::{Connection, params};
 
-use super::super::format::{
-    self, CommandRow, EncodedCommand, EncodedEntry, EncodedRecord, RecordRow,
-};
+use super::super::format::{EncodedCommand, EncodedEntry, EncodedRecord, RecordRow};
 use super::super::{
-    Appended, CommandChange, ENDED_COMMANDS_KEPT, Result, SOURCES_KEPT, SourceId, SpoolState,
-    StoredCommands, Written,
+    Appended, GivenCommand, Result, SOURCES_KEPT, SourceId, SpoolState, StoredCommands, Written,
 };
 use super::{
-    Head, Outcome, RowNumber, command_row, first_row, read_state, write_identity, write_stream,
+    Fault, Head, Outcome, RowNumber, commands, first_row, read_state, write_identity, write_stream,
 };
 
 /// How many positions one transaction deletes at most, so that a large release does not keep
@@ -66,6 +63,14 @@ impl<'a> Transaction<'a> {
         stored.map_err(|fault| fault.into_error("write to", self.path))
     }
 
+    pub(in super::super) fn give_command(
+        &mut self,
+        command: &EncodedCommand,
+    ) -> Result<GivenCommand> {
+        let given = self.store_given_command(command);
+        given.map_err(|fault| fault.into_error("write to", self.path))
+    }
+
     /// Deletes what lies wholly before `next`, one step of it.
     pub(in super::super) fn release(&mut self, next: Seq) -> Result<()> {
         let released = self.release_step(self.head.row(next));
@@ -105,7 +110,7 @@ impl<'a> Transaction<'a> {
         // and what is in memory must not part from what is here.
         if let Some(source) = &entry.source
             && !self.remember(source)?
-            && entry.changes.is_empty()
+            && !entry.decides
         {
             let appended = self.append(&[])?;
             let duplicate = true;
@@ -114,8 +119,8 @@ impl<'a> Transaction<'a> {
                 duplicate,
             });
         }
-        for change in &entry.changes {
-            self.change_command(*change)?;
+        for step in &entry.steps {
+            commands::change(self.connection, step)?;
         }
         let appended = self.append(&entry.records)?;
         let duplicate = false;
@@ -169,35 +174,6 @@ impl<'a> Transaction<'a> {
         Ok(new)
     }
 
-    fn change_command(&self, change: CommandChange) -> Outcome<()> {
-        let CommandChange {
-            id,
-            progress,
-            hand_over,
-        } = change;
-        let step = format::encode_step(progress, hand_over)?;
-        let sql = "SELECT place, id, motion, ended, content, step, sum FROM command WHERE id = ?1";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query([id.0.to_be_bytes()])?;
-        let Some(row) = rows.next()? else {
-            return Ok(());
-        };
-        let changed = CommandRow {
-            ended: u64::from(progress.is_final()),
-            step: &step,
-            ..command_row(row)?
-        };
-        let changed = changed.sealed();
-        let sql = "UPDATE command SET ended = ?2, step = ?3, sum = ?4 WHERE place = ?1";
-        self.connection.prepare_cached(sql)?.execute(params![
-            changed.place.cast_signed(),
-            changed.ended.cast_signed(),
-            changed.step,
-            changed.sum.cast_signed()
-        ])?;
-        Ok(())
-    }
-
     fn store_fresh_commands(
         &mut self,
         cursor: Cursor,
@@ -206,9 +182,9 @@ impl<'a> Transaction<'a> {
         let mut appended = self.append(&[])?;
         let mut fresh = Vec::new();
         for command in commands {
-            if self.insert_command(command)? {
+            if commands::insert(self.connection, command)? {
                 fresh.push(command.id);
-                appended.next = self.append(std::slice::from_ref(&command.record))?.next;
+                appended.next = self.append(&command.records)?.next;
             }
         }
         self.head.stream.down = Some(cursor);
@@ -216,43 +192,28 @@ impl<'a> Transaction<'a> {
         Ok(StoredCommands { fresh, appended })
     }
 
-    /// Says whether the command is new.
-    fn insert_command(&self, command: &EncodedCommand) -> Outcome<bool> {
-        let sql = "SELECT max(place) FROM command";
-        let last: Option<i64> = self
-            .connection
-            .prepare_cached(sql)?
-            .query_row([], |row| row.get(0))?;
-        let place = last.unwrap_or(0).saturating_add(1);
-        let row = CommandRow {
-            place: place.cast_unsigned(),
-            id: &command.id.0.to_be_bytes(),
-            motion: u64::from(command.motion),
-            ended: u64::from(command.ended),
-            content: &command.content,
-            step: &command.step,
-            sum: 0,
-        };
-        let row = row.sealed();
-        let sql = "INSERT INTO command (place, id, motion, ended, content, step, sum)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO NOTHING";
-        let inserted = self.connection.prepare_cached(sql)?.execute(params![
-            place,
-            row.id,
-            row.motion.cast_signed(),
-            row.ended.cast_signed(),
-            row.content,
-            row.step,
-            row.sum.cast_signed()
-        ])?;
-        if inserted == 0 {
-            return Ok(false);
+    fn store_given_command(&mut self, command: &EncodedCommand) -> Outcome<GivenCommand> {
+        let mut appended = self.append(&[])?;
+        let mut known = commands::by_id(self.connection, command.id)?;
+        if let Some(key) = command.key.as_ref().filter(|_| known.is_none()) {
+            known = commands::by_key(self.connection, key)?;
         }
-        let sql = "DELETE FROM command WHERE place <= ?1 AND ended = 1";
-        self.connection
-            .prepare_cached(sql)?
-            .execute([place - i64::from(ENDED_COMMANDS_KEPT)])?;
-        Ok(true)
+        if let Some(command) = known {
+            let is_new = false;
+            return Ok(GivenCommand {
+                command,
+                is_new,
+                appended,
+            });
+        }
+        commands::insert(self.connection, command)?;
+        appended.next = self.append(&command.records)?.next;
+        let missing = || Fault::Corrupt("a command that was just written is missing".to_owned());
+        Ok(GivenCommand {
+            command: commands::by_id(self.connection, command.id)?.ok_or_else(missing)?,
+            is_new: true,
+            appended,
+        })
     }
 
     fn release_step(&mut self, next: RowNumber) -> Outcome<()> {

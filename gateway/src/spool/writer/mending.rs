@@ -90,9 +90,12 @@ fn refuse_for_a_while(
                 Request::Write { .. }
                 | Request::WriteAll { .. }
                 | Request::StoreCommands { .. }
+                | Request::GiveCommand { .. }
                 | Request::RenewEpoch { .. }
                 | Request::Read { .. }
                 | Request::Knows { .. }
+                | Request::Commands { .. }
+                | Request::Command { .. }
                 | Request::Commits { .. }
                 | Request::State { .. }
                 | Request::Gaps { .. } => request.refuse(error.clone()),
