@@ -128,6 +128,7 @@ fn describe(snapshot: &Snapshot) -> String {
         unfinished_commands,
         adapter,
         status,
+        ..
     } = snapshot;
     let reason = link.reason.as_deref().unwrap_or_default();
     let with = link.relay.as_deref().unwrap_or_default();

@@ -23,7 +23,7 @@ use brrbrr_proto::down::{Command, Order};
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, Seq};
 use brrbrr_proto::link::Gateway;
 use brrbrr_proto::link::gateway::{Output as LinkOutput, SpoolView};
-use brrbrr_proto::live::{RobotSide, Status};
+use brrbrr_proto::live::{PerField, RobotSide, Status};
 use brrbrr_proto::time::Uptime;
 use brrbrr_proto::up::{Event, Progress, Record};
 use futures_util::future::BoxFuture;
@@ -189,6 +189,8 @@ struct EventLoop {
     link: Gateway,
     commands: Commands,
     status: Status,
+    /// When the robot said each field. What it said before a restart has no time.
+    said: PerField<Uptime>,
     robot: RobotHandle,
     uplink: Uplink,
     board: StatusBoard,
@@ -255,6 +257,7 @@ impl EventLoop {
             keeping: false,
             keep_again: false,
             status: state.status,
+            said: PerField::default(),
             known: Known::at_start(now),
             clock,
             health: spool.health(),
@@ -279,8 +282,11 @@ impl EventLoop {
 
     fn start(&mut self) {
         // What the robot's side was before the restart is not known to be so now.
+        let now = self.clock.uptime();
         self.status.robot_side = Some(RobotSide::Down);
-        self.board.set_status(&self.status);
+        self.said.robot_side = Some(now);
+        self.link.handle_status(self.status.clone(), self.said, now);
+        self.show_status(now);
         self.handle_health(self.clock.stamp());
         self.look_for_gaps();
         self.carry_out();

@@ -3,10 +3,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use brrbrr_proto::id::{Epoch, RelayId, RobotId, Seq, SessionId};
-use brrbrr_proto::live::Status;
+use brrbrr_proto::live::{PerField, Status};
 use brrbrr_proto::up::{Disk, Loss};
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,13 @@ pub struct Snapshot {
     pub adapter: AdapterCounts,
     /// The newest status of the robot.
     pub status: Status,
+    /// How many seconds ago the robot said each field. Nothing of what it said before a restart of the
+    /// gateway.
+    #[serde(default)]
+    pub ages: PerField<f64>,
+    /// When the robot said each field.
+    #[serde(skip)]
+    said: PerField<Instant>,
 }
 
 /// What the robot's adapter has counted since the start.
@@ -156,6 +163,11 @@ const fn disk_name(disk: Disk) -> &'static str {
     }
 }
 
+/// Seconds, as far as anybody wants to read them.
+fn tenths(age: Duration) -> f64 {
+    (age.as_secs_f64() * 10.0).round() / 10.0
+}
+
 /// The board that the event loop writes on. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StatusBoard {
@@ -205,6 +217,8 @@ impl StatusBoard {
             unfinished_commands: 0,
             adapter: AdapterCounts::default(),
             status: Status::default(),
+            ages: PerField::default(),
+            said: PerField::default(),
         };
         Self {
             snapshot: Arc::new(Mutex::new(snapshot)),
@@ -219,6 +233,7 @@ impl StatusBoard {
         let mut snapshot = self.lock().clone();
         let since = snapshot.spool.since;
         snapshot.spool.seconds = since.map_or(0, |since| since.elapsed().as_secs());
+        snapshot.ages = snapshot.said.map(|said| tenths(said.elapsed()));
         Snapshot {
             adapter: AdapterCounts {
                 messages: count(&self.counters.messages),
@@ -325,9 +340,12 @@ impl StatusBoard {
         board.unfinished_commands = unfinished;
     }
 
-    /// The robot's newest status.
-    pub fn set_status(&self, status: &Status) {
-        self.lock().status.clone_from(status);
+    /// The robot's newest status, and how long ago it said each field.
+    pub fn set_status(&self, status: &Status, ages: PerField<Duration>) {
+        let now = Instant::now();
+        let mut board = self.lock();
+        board.status.clone_from(status);
+        board.said = ages.map(|age| now.checked_sub(age).unwrap_or(now));
     }
 
     fn lock(&self) -> MutexGuard<'_, Snapshot> {

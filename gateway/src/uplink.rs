@@ -13,7 +13,7 @@ use brrbrr_proto::backoff::Backoff;
 use brrbrr_proto::down::Down;
 use brrbrr_proto::frame::{self, FrameError, MAX_FRAME_BYTES, Message};
 use brrbrr_proto::id::{ConnectionId, Epoch, RelayId, RobotId};
-use brrbrr_proto::live::Live;
+use brrbrr_proto::live::Dated;
 use brrbrr_proto::seal::{Keys, NONCE_BYTES, Secret};
 use brrbrr_proto::topic::Topic;
 use brrbrr_proto::up::{Gone, Hello, Up};
@@ -143,7 +143,7 @@ pub struct Uplink {
     /// The durable lane and hellos.
     pub frames: mpsc::Sender<Frame>,
     /// The live lane, which overtakes the other.
-    pub live: mpsc::Sender<(Epoch, RelayId, Live)>,
+    pub live: mpsc::Sender<(Epoch, RelayId, Dated)>,
     /// Counts up when a new connection is wanted.
     pub reconnect: watch::Sender<u64>,
     /// The epoch of the spool, under which the last will is sealed.
@@ -207,7 +207,7 @@ struct Carrier {
 
 struct Outgoing {
     frames: mpsc::Receiver<Frame>,
-    live: mpsc::Receiver<(Epoch, RelayId, Live)>,
+    live: mpsc::Receiver<(Epoch, RelayId, Dated)>,
 }
 
 /// Why a connection ended.

@@ -7,7 +7,7 @@
 //! bytes 33-    sealed message: postcard, then the cipher's tag
 //! ```
 //! Version and epoch are in the clear but authenticated by the seal. The message's type follows
-//! from the topic: [`Hello`], [`Up`], [`Down`], [`Live`] or [`Gone`].
+//! from the topic: [`Hello`], [`Up`], [`Down`], [`Dated`](crate::live::Dated) or [`Gone`].
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -55,6 +55,19 @@ pub enum FrameError {
 pub trait Message: Serialize + DeserializeOwned {
     /// The kind of topic.
     const KIND: TopicKind;
+
+    /// Reads the message. Nothing may follow it, unless the type says what may.
+    ///
+    /// # Errors
+    /// Where the bytes are anything else.
+    fn read(plain: &[u8]) -> postcard::Result<Self> {
+        let (message, rest) = postcard::take_from_bytes(plain)?;
+        if rest.is_empty() {
+            Ok(message)
+        } else {
+            Err(postcard::Error::DeserializeBadEncoding)
+        }
+    }
 }
 
 impl Message for Hello {
@@ -149,14 +162,8 @@ pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, FrameError> {
 /// # Errors
 /// Where they are not exactly one message of this kind.
 pub fn decode<M: Message>(plain: &[u8]) -> Result<M, FrameError> {
-    let bad = |reason| FrameError::Message {
+    M::read(plain).map_err(|reason| FrameError::Message {
         kind: M::KIND,
         reason,
-    };
-    let (message, rest) = postcard::take_from_bytes(plain).map_err(bad)?;
-    if rest.is_empty() {
-        Ok(message)
-    } else {
-        Err(bad(postcard::Error::DeserializeBadEncoding))
-    }
+    })
 }

@@ -5,11 +5,13 @@
 //! hello  -> admission -> link -> Recall            or Wait, where too many come at once
 //! batch  -> link -> stores -> Store
 //! status -> link -> Status                         never waits for any of the others
+//! will, silence, status -> presence -> Contact     what people are shown
 //! ```
 //! Every session begins with a small credit; robots with a backlog get the full one in turns (`drain`).
 
 pub mod admission;
 pub mod drain;
+pub mod presence;
 pub mod stores;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,8 +27,12 @@ use brrbrr_proto::seal::{Keys, Nonce};
 use brrbrr_proto::time::Uptime;
 use brrbrr_proto::topic::{Topic, TopicKind};
 use brrbrr_proto::up::Hello;
-use drain::{Change, Drain};
+use drain::Drain;
+use jiff::Timestamp;
+use presence::{Change, Tracker};
 use stores::Stores;
+
+use crate::live::{Contact, Presence};
 
 /// Hellos in work at a time, and those that wait. A hello in work reads the stores some five times and
 /// may apply a thousand records, so a few dozen keep the disk busy; each that waits holds less than
@@ -64,6 +70,9 @@ pub struct Fleet {
     stores: Stores<Store>,
     open: usize,
     live: usize,
+    online: usize,
+    degraded: usize,
+    contacts: VecDeque<(RobotId, Presence)>,
     outputs: VecDeque<(RobotId, Output)>,
 }
 
@@ -74,6 +83,10 @@ pub struct Load {
     pub sessions: usize,
     /// Robots whose status was heard in their session.
     pub live: usize,
+    /// Robots that are shown as online.
+    pub online: usize,
+    /// Robots that are shown as degraded.
+    pub degraded: usize,
     /// Hellos that wait.
     pub hellos_waiting: usize,
     /// Hellos that were sent away so far.
@@ -97,6 +110,7 @@ struct Member {
     is_live: bool,
     /// Its last batch was so large that the base credit holds it back.
     is_hungry: bool,
+    presence: Tracker,
 }
 
 /// A hello that was opened.
@@ -122,6 +136,9 @@ impl Fleet {
             stores: Stores::new(STORES),
             open: 0,
             live: 0,
+            online: 0,
+            degraded: 0,
+            contacts: VecDeque::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -138,6 +155,8 @@ impl Fleet {
         Load {
             sessions: self.open,
             live: self.live,
+            online: self.online,
+            degraded: self.degraded,
             hellos_waiting: self.hellos.waiting(),
             hellos_sent_away: self.hellos.sent_away(),
             hellos_peak: self.hellos.peak(),
@@ -162,6 +181,7 @@ impl Fleet {
             is_open: false,
             is_live: false,
             is_hungry: false,
+            presence: Tracker::default(),
         };
         self.robots.insert(robot, member);
     }
@@ -176,6 +196,7 @@ impl Fleet {
         }
         self.open -= usize::from(member.is_open);
         self.live -= usize::from(member.is_live);
+        self.count_contact(member.presence.contact(), Contact::Offline);
         self.hellos.forget(robot);
         self.stores.forget(robot);
         self.drain.handle_closed(robot, now.uptime);
@@ -340,6 +361,21 @@ impl Fleet {
         self.share(now);
     }
 
+    /// When each robot that has a session was last heard.
+    #[must_use]
+    pub fn heard(&self, now: Now) -> Vec<(RobotId, Timestamp)> {
+        let heard = |(robot, member): (&RobotId, &Member)| {
+            let at = member.presence.heard_at()?;
+            Some((*robot, moment(at, now)))
+        };
+        self.robots.iter().filter_map(heard).collect()
+    }
+
+    /// What is to be told next of a robot's contact.
+    pub fn poll_contact(&mut self) -> Option<(RobotId, Presence)> {
+        self.contacts.pop_front()
+    }
+
     /// What the driver is to do next, and for which robot.
     pub fn poll_output(&mut self) -> Option<(RobotId, Output)> {
         self.outputs.pop_front()
@@ -401,8 +437,8 @@ impl Fleet {
         self.drain.set_slots(slots, now.uptime);
         while let Some(change) = self.drain.poll_change() {
             let (robot, credit) = match change {
-                Change::Full(robot) => (robot, self.grants.credit),
-                Change::Base(robot) => (robot, BASE_CREDIT),
+                drain::Change::Full(robot) => (robot, self.grants.credit),
+                drain::Change::Base(robot) => (robot, BASE_CREDIT),
             };
             if let Some(member) = self.robots.get_mut(&robot) {
                 member.is_hungry = false;
@@ -433,16 +469,24 @@ impl Fleet {
                     continue;
                 }
                 Output::Recall { .. } | Output::RenewLedger { .. } => recalls = true,
-                Output::Opened(_) | Output::Closed(_) => {
-                    if matches!(output, Output::Opened(_)) {
-                        self.stores.drop_held(robot);
-                    }
+                Output::Opened(_) => {
+                    self.stores.drop_held(robot);
                     self.live -= usize::from(member.is_live);
                     member.is_live = false;
+                    member.presence.handle_opened(now.uptime);
                 }
-                Output::Status(..) => {
+                Output::Closed(reason) => {
+                    self.live -= usize::from(member.is_live);
+                    member.is_live = false;
+                    member.presence.handle_closed(reason, now.uptime);
+                }
+                Output::Status(ref status, _, ages) => {
                     self.live += usize::from(!member.is_live);
                     member.is_live = true;
+                    let side = status.robot_side;
+                    member
+                        .presence
+                        .handle_side(side, ages.robot_side, now.uptime);
                 }
                 Output::Send(..)
                 | Output::Load { .. }
@@ -452,7 +496,23 @@ impl Fleet {
             }
             self.outputs.push_back((robot, output));
         }
-        let timer = member.link.poll_timeout();
+        self.watch(robot, now);
+        self.weigh(robot, stored, now);
+        recalls
+    }
+
+    /// Looks whether the robot's contact has changed, and files its timer anew.
+    fn watch(&mut self, robot: RobotId, now: Now) {
+        let Some(member) = self.robots.get_mut(&robot) else {
+            return;
+        };
+        if let Some(at) = member.link.heard_at() {
+            member.presence.handle_heard(at);
+        }
+        let was = member.presence.contact();
+        let changed = member.presence.poll_change(now.uptime);
+        let timers = [member.link.poll_timeout(), member.presence.poll_timeout()];
+        let timer = timers.into_iter().flatten().min();
         if timer != member.timer {
             if let Some(old) = member.timer {
                 self.timers.remove(&(old, robot));
@@ -462,12 +522,30 @@ impl Fleet {
             }
             member.timer = timer;
         }
+        if let Some(change) = changed {
+            self.contacts.push_back((robot, shown(&change, now)));
+            self.count_contact(was, change.contact);
+        }
+    }
+
+    fn count_contact(&mut self, was: Contact, is: Contact) {
+        self.online -= usize::from(was == Contact::Online);
+        self.degraded -= usize::from(was == Contact::Degraded);
+        self.online += usize::from(is == Contact::Online);
+        self.degraded += usize::from(is == Contact::Degraded);
+    }
+
+    /// Looks whether the robot needs the full credit. `stored` is the size of its largest new batch.
+    fn weigh(&mut self, robot: RobotId, stored: Option<usize>, now: Now) {
+        let Some(member) = self.robots.get_mut(&robot) else {
+            return;
+        };
         self.open -= usize::from(member.is_open);
         member.is_open = member.link.is_open();
         self.open += usize::from(member.is_open);
         if !member.is_open {
             self.drain.handle_closed(robot, now.uptime);
-            return recalls;
+            return;
         }
         if let Some(bytes) = stored {
             // A batch is a quarter of a gateway's window, so with this size the base credit is less
@@ -477,8 +555,23 @@ impl Fleet {
         let wants = member.is_hungry || member.link.backlog() >= DRAIN_FROM;
         self.drain
             .handle_news(robot, wants, stored.is_some(), now.uptime);
-        recalls
     }
+}
+
+/// A change of contact by the calendar.
+fn shown(change: &Change, now: Now) -> Presence {
+    Presence {
+        contact: change.contact,
+        since: Some(moment(change.since, now)),
+        last_contact: Some(moment(change.last_contact, now)),
+        cause: change.cause,
+    }
+}
+
+/// A moment of the clock that only counts on, by the calendar as it is now.
+fn moment(at: Uptime, now: Now) -> Timestamp {
+    let ago = i64::try_from(now.uptime.since(at).as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_microsecond(now.wall.0.saturating_sub(ago)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ mod query;
 mod records;
 mod robots;
 mod search;
+pub mod status;
 pub mod turns;
 
 /// How long a robot waits for its face to come back. Longer than a page takes to load again, and

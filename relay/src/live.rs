@@ -5,6 +5,7 @@
 //! not: the newest status, and how the spool is.
 
 pub mod guesses;
+pub mod heard;
 pub mod memory;
 
 #[cfg(test)]
@@ -15,11 +16,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use brrbrr_proto::id::{CommandId, Epoch, RobotId};
-use brrbrr_proto::live::Status;
+use brrbrr_proto::live::{PerField, Status};
 use brrbrr_proto::up::Report;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use heard::Heard;
 
 /// Why live state did not do what it was asked.
 #[derive(Debug, Error)]
@@ -152,7 +155,7 @@ impl Cause {
 }
 
 /// Whether a robot is in contact, since when, and when it last was. The default is a robot that never
-/// was.
+/// was. See [`fleet::presence`](crate::fleet::presence) for the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Presence {
     /// Whether it is.
@@ -163,15 +166,6 @@ pub struct Presence {
     pub last_contact: Option<Timestamp>,
     /// Why it is not online, where it was before.
     pub cause: Option<Cause>,
-}
-
-/// The newest status of a robot and when the relay heard it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Heard {
-    /// What the robot said.
-    pub status: Status,
-    /// When it was heard, by the relay's clock.
-    pub at: Timestamp,
 }
 
 /// How a robot's spool was when it last said so, and when that was heard. It outlives the session.
@@ -225,9 +219,10 @@ pub trait Live: Send + Sync + std::fmt::Debug {
     /// Moves a trip to another phase, if `trip` is still the robot's trip. Returns whether it was.
     async fn advance(&self, robot: RobotId, trip: CommandId, phase: Phase) -> Result<bool>;
 
-    /// Takes over what the status knows. One that is older than what was heard last only fills in
-    /// what is not known.
-    async fn hear(&self, robot: RobotId, status: Status, at: Timestamp) -> Result<()>;
+    /// Takes over what the live lane shows, and when the robot said it. See [`Heard::show`].
+    async fn hear(&self, robot: RobotId, status: Status, said: PerField<Timestamp>) -> Result<()>;
+    /// Takes over what records tell, oldest first, and when they were made. See [`Heard::remember`].
+    async fn hear_late(&self, robot: RobotId, told: Vec<(Status, Timestamp)>) -> Result<()>;
     /// The newest status.
     async fn heard(&self, robot: RobotId) -> Result<Option<Heard>>;
 

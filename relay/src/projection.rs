@@ -218,30 +218,14 @@ impl Projection {
         Ok(())
     }
 
-    /// Takes over what the robot said of itself, oldest first. The live lane may have shown the
-    /// present meanwhile, so what is older than that is kept apart from what is newer.
+    /// Takes over what the robot said of itself, oldest first.
     async fn hear(
         &self,
         robot: RobotId,
         statuses: Vec<(Status, Timestamp)>,
     ) -> Result<(), ProjectionError> {
-        if statuses.is_empty() {
-            return Ok(());
-        }
-        let heard = self.live.heard(robot).await?.map(|heard| heard.at);
-        let (late, fresh): (Vec<_>, Vec<_>) = statuses
-            .into_iter()
-            .partition(|(_, at)| heard.is_some_and(|heard| *at < heard));
-        for group in [late, fresh] {
-            let mut group = group.into_iter();
-            let Some((mut status, mut at)) = group.next() else {
-                continue;
-            };
-            for (newer, newer_at) in group {
-                status.absorb(&newer);
-                at = at.max(newer_at);
-            }
-            self.live.hear(robot, status, at).await?;
+        if !statuses.is_empty() {
+            self.live.hear_late(robot, statuses).await?;
         }
         Ok(())
     }

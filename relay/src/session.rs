@@ -13,6 +13,7 @@ use brrbrr_proto::link::Relay;
 use brrbrr_proto::link::relay::{Grants, Output};
 use brrbrr_proto::seal::{Keys, NONCE_BYTES};
 use brrbrr_proto::topic::{Topic, TopicKind};
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
@@ -21,11 +22,13 @@ use crate::catalog::Catalog;
 use crate::clock::{Clock, sleep_until};
 use crate::fleet::Fleet;
 use crate::fleet::admission::{Admission, Arrival, Bounds};
-use crate::live::Live;
+use crate::live::{Cause, Live};
 use crate::wake::Wakeups;
+use contacts::{ALIVE_EVERY, Contacts};
 use metrics::LinkMetrics;
 use worker::{Done, DownJob, UpJob, Workers};
 
+pub mod contacts;
 pub mod load;
 pub mod metrics;
 pub mod worker;
@@ -90,6 +93,7 @@ enum Input {
     Removed(RobotId),
     Timeout,
     Sweep,
+    Alive,
     Stop,
 }
 
@@ -112,6 +116,8 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
         clock: Clock::start(),
         fleet: Fleet::new(relay, GRANTS),
         catalog: Arc::clone(&workers.catalog),
+        contacts: Contacts::start(Arc::clone(&workers.live)),
+        robots: 0,
         live: Arc::clone(&workers.live),
         workers: Workers::new(workers, done_tx.clone()),
         look_ups: Admission::new(LOOK_UPS),
@@ -122,6 +128,8 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
     };
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut alive = tokio::time::interval(ALIVE_EVERY);
+    alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let timeout = driver
             .fleet
@@ -135,6 +143,7 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
             Some(robot) = removed.recv() => Input::Removed(robot),
             () = sleep_until(timeout) => Input::Timeout,
             _ = sweep.tick() => Input::Sweep,
+            _ = alive.tick() => Input::Alive,
             frame = frames.recv() => match frame {
                 Some(frame) => Input::Frame(frame),
                 None => return Err(SessionError::BrokerEnded),
@@ -146,8 +155,10 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
         driver.handle(input);
         driver.carry_out();
     }
+    driver.note_alive();
     // What was handed to the stores is finished, but nobody waits for a store that hangs.
-    let drained = tokio::time::timeout(DRAIN_LIMIT, driver.workers.finish(done)).await;
+    let finish = async { tokio::join!(driver.workers.finish(done), driver.contacts.finish()) };
+    let drained = tokio::time::timeout(DRAIN_LIMIT, finish).await;
     if drained.is_err() {
         warn!("stores did not finish in time; robots will send again what was not acknowledged");
     }
@@ -159,6 +170,9 @@ struct Driver {
     fleet: Fleet,
     catalog: Arc<dyn Catalog>,
     live: Arc<dyn Live>,
+    contacts: Contacts,
+    /// How many robots the catalog had when it was last asked.
+    robots: usize,
     workers: Workers,
     /// Hellos of robots whose keys are to be looked up.
     look_ups: Admission<Inbound>,
@@ -183,6 +197,7 @@ impl Driver {
             Input::Removed(robot) => self.remove(robot),
             Input::Timeout => self.fleet.handle_timeout(now),
             Input::Sweep => self.sweep(),
+            Input::Alive => self.note_alive(),
             Input::Stop => {}
         }
     }
@@ -264,6 +279,7 @@ impl Driver {
         self.fleet.dismiss(robot, self.clock.now());
         self.look_ups.forget(robot);
         self.looked_up.remove(&robot);
+        self.contacts.forget(robot);
         let ended = self.workers.dismiss(robot);
         self.broker.disconnect(robot);
         let live = Arc::clone(&self.live);
@@ -273,6 +289,13 @@ impl Driver {
                 warn!(%robot, %error, "the removed robot's code and face are kept");
             }
         });
+    }
+
+    fn note_alive(&self) {
+        let now = self.clock.now();
+        if let Ok(at) = Timestamp::from_microsecond(now.wall.0) {
+            self.contacts.note_alive(at, self.fleet.heard(now));
+        }
     }
 
     /// Asks which robots there are; `brrbrr-relay robot remove` is another process.
@@ -291,6 +314,7 @@ impl Driver {
         match done {
             Done::Admitted(robot, keys) => self.handle_admitted(robot, keys),
             Done::Robots(robots) => {
+                self.robots = robots.len();
                 for robot in self.fleet.not_among(&robots) {
                     self.remove(robot);
                 }
@@ -349,9 +373,9 @@ impl Driver {
                 }
                 Output::Sent { from, to } => self.down_job(robot, DownJob::Sent { from, to }),
                 Output::Delivered(cursor) => self.down_job(robot, DownJob::Delivered(cursor)),
-                Output::Status(status, age) => {
+                Output::Status(status, age, said) => {
                     self.metrics.hear_live(age);
-                    self.down_job(robot, DownJob::Status(status));
+                    self.down_job(robot, DownJob::Status(Box::new((status, said))));
                 }
                 Output::Report(epoch, report) => {
                     self.down_job(robot, DownJob::Report(epoch, report));
@@ -364,7 +388,16 @@ impl Driver {
                 }
             }
         }
-        self.metrics.load.note(&self.fleet.load());
+        while let Some((robot, presence)) = self.fleet.poll_contact() {
+            let contact = presence.contact.name();
+            let cause = presence.cause.map(Cause::name);
+            info!(%robot, contact, cause, "contact");
+            self.metrics.count_contact(presence.contact);
+            self.contacts.note(robot, presence);
+        }
+        let load = self.fleet.load();
+        self.metrics.load.note(&load);
+        self.metrics.note_contacts(&load, self.robots);
     }
 
     fn send(&self, robot: RobotId, epoch: Epoch, down: &brrbrr_proto::down::Down) {

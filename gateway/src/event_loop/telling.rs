@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use brrbrr_proto::live::{Activity, RobotSide, Status};
+use brrbrr_proto::live::{Activity, PerField, RobotSide, Status};
 use brrbrr_proto::time::Uptime;
 use brrbrr_proto::up::Event;
 
@@ -44,17 +44,24 @@ impl EventLoop {
     pub(super) fn absorb(&mut self, newer: &Status, accept: Accept) {
         self.status.absorb(newer);
         let now = self.clock.stamp();
-        self.link.handle_status(self.status.clone(), now.uptime);
+        self.said.absorb(&PerField::of(newer, now.uptime));
+        self.link
+            .handle_status(self.status.clone(), self.said, now.uptime);
         if let Some(sampler) = &mut self.sampler {
             sampler.handle_status(&self.status, now);
         }
-        self.board.set_status(&self.status);
+        self.show_status(now.uptime);
         self.keep_status();
         if Told::of(&self.status) == self.told {
             accept.accept();
         } else {
             self.tell_change(accept);
         }
+    }
+
+    pub(super) fn show_status(&self, now: Uptime) {
+        let ages = self.said.map(|said| now.since(said));
+        self.board.set_status(&self.status, ages);
     }
 
     /// Records that the status has changed. It counts as told once that is durable, so a message that

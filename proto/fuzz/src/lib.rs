@@ -13,7 +13,7 @@ pub use relay::link_relay_up;
 use brrbrr_proto::down::Down;
 use brrbrr_proto::frame::{self, Message};
 use brrbrr_proto::id::{CommandId, RobotId, SessionId};
-use brrbrr_proto::live::Live;
+use brrbrr_proto::live::Dated;
 use brrbrr_proto::seal::{Keys, Secret};
 use brrbrr_proto::topic::Topic;
 use brrbrr_proto::up::{Gone, Hello, Record, Up};
@@ -25,7 +25,7 @@ pub fn open_frame(data: &[u8]) {
     open_as::<Hello>(&keys, robot, data);
     open_as::<Up>(&keys, robot, data);
     open_as::<Down>(&keys, robot, data);
-    open_as::<Live>(&keys, robot, data);
+    open_as::<Dated>(&keys, robot, data);
     open_as::<Gone>(&keys, robot, data);
     let text = String::from_utf8_lossy(data);
     if let Ok(topic) = text.parse::<Topic>() {

@@ -8,7 +8,7 @@ use brrbrr_proto::frame::MAX_FRAME_BYTES;
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, RelayId, Seq, SessionId};
 use brrbrr_proto::link::Relay;
 use brrbrr_proto::link::relay::{Grants, Ledger, Now, Output, Store, bytes_of};
-use brrbrr_proto::live::Live;
+use brrbrr_proto::live::Dated;
 use brrbrr_proto::time::{Uptime, WallClock};
 use brrbrr_proto::up::{Gone, Hello, Up};
 
@@ -101,9 +101,10 @@ impl Driver {
                 }
             }
             7 => {
-                if let Some(mut live) = input.message::<Live>() {
+                if let Some(mut dated) = input.message::<Dated>() {
+                    let live = &mut dated.live;
                     live.session = self.session.unwrap_or(live.session);
-                    self.relay.handle_live(live, now);
+                    self.relay.handle_live(dated, now);
                 }
             }
             8 => {

@@ -17,7 +17,7 @@ use super::BATCH_ITEMS;
 use crate::backoff::{Backoff, SplitMix};
 use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
 use crate::id::{ConnectionId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
-use crate::live::{Live, Status};
+use crate::live::{Age, Dated, Live, PerField, Status};
 use crate::time::{Stamp, Uptime};
 use crate::up::{Beat, Disk, Event, Hello, Item, Loss, Record, Report, Tombstone, Up};
 use crate::version::Versions;
@@ -69,7 +69,7 @@ pub enum Output {
     /// Publish to the relay's `up` topic.
     Up(RelayId, Up),
     /// Publish to the relay's `live` topic, ahead of everything else that waits.
-    Live(RelayId, Live),
+    Live(RelayId, Dated),
     /// Read from the spool and hand the items to [`Gateway::handle_read`].
     Read {
         /// The position of the first item.
@@ -135,10 +135,20 @@ pub struct Gateway {
     random: SplitMix,
     /// The driver is numbering the spool anew; no hello before it is done.
     renewing: bool,
-    status: Option<(Uptime, Status)>,
+    status: Option<Sample>,
+    /// The newest status has not been sent in this session.
+    has_news: bool,
     disk: DiskState,
     bytes_per_second: Option<u32>,
     outputs: VecDeque<Output>,
+}
+
+/// The newest status: when it was true as a whole, and when the robot said each field.
+#[derive(Debug)]
+struct Sample {
+    sampled: Uptime,
+    status: Status,
+    said: PerField<Uptime>,
 }
 
 #[derive(Debug)]
@@ -173,6 +183,7 @@ impl Gateway {
             random: SplitMix(!seed),
             renewing: false,
             status: None,
+            has_news: false,
             disk: DiskState {
                 disk: Disk::Fine,
                 since: Uptime::default(),
@@ -262,9 +273,15 @@ impl Gateway {
         self.greet(0, now);
     }
 
-    /// The robot's status as a whole. Older statuses that were not sent yet are replaced.
-    pub fn handle_status(&mut self, status: Status, now: Uptime) {
-        self.status = Some((now, status));
+    /// The robot's status as a whole, and when the robot said each field. Older statuses that were not
+    /// sent yet are replaced. The newest is sent in every session.
+    pub fn handle_status(&mut self, status: Status, said: PerField<Uptime>, now: Uptime) {
+        self.status = Some(Sample {
+            sampled: now,
+            status,
+            said,
+        });
+        self.has_news = true;
         self.send_live(now);
     }
 
@@ -311,7 +328,7 @@ impl Gateway {
             Phase::Offline => None,
             Phase::Greeting { retry_at, .. } => Some(*retry_at),
             Phase::Session(session) => {
-                let live = self.status.as_ref().map(|_| session.live_at);
+                let live = self.has_news.then_some(session.live_at);
                 [
                     session.ack_deadline(),
                     session.read.retry_at(),
@@ -324,16 +341,6 @@ impl Gateway {
                 .chain([session.beat_at, session.silent_at()])
                 .min()
             }
-        }
-    }
-
-    /// The first position that has not been put into a frame of the current session. The spool must
-    /// not merge or drop anything before it.
-    #[must_use]
-    pub fn sent(&self) -> Seq {
-        match &self.phase {
-            Phase::Session(session) => session.sent.max(self.spool.first),
-            Phase::Offline | Phase::Greeting { .. } => self.spool.first,
         }
     }
 
@@ -406,6 +413,12 @@ impl Gateway {
             session.forgot = Some(now);
         }
         self.phase = Phase::Session(Box::new(session));
+        // The relay may be another one, or know nothing any more. What was true last is true now, as
+        // far as the gateway knows; how old that is the ages say.
+        if let Some(sample) = &mut self.status {
+            sample.sampled = now.uptime;
+            self.has_news = true;
+        }
         self.beat(now.uptime);
         self.send_live(now.uptime);
         self.report(now.uptime);
@@ -566,17 +579,20 @@ impl Gateway {
         if session.live_at > now {
             return;
         }
-        if let Some((sampled, status)) = self.status.take() {
+        if let Some(sample) = self.status.as_ref().filter(|_| self.has_news) {
+            self.has_news = false;
             session.live_at = now.plus(session.live_interval);
             session.live_count += 1;
             session.pace.spend(LIVE_BYTES, now);
             let live = Live {
                 session: session.id,
                 count: session.live_count,
-                sampled,
-                status,
+                sampled: sample.sampled,
+                status: sample.status.clone(),
             };
-            self.outputs.push_back(Output::Live(session.relay, live));
+            let ages = sample.said.map(|said| Age::new(sample.sampled.since(said)));
+            self.outputs
+                .push_back(Output::Live(session.relay, Dated { live, ages }));
         }
     }
 

@@ -20,7 +20,7 @@ use clock::{Anchor, SessionClock};
 use super::{COMMANDS_TIMEOUT, LONGEST_INTERVAL, SHORTEST_BEAT_INTERVAL, SILENT_BEATS};
 use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
 use crate::id::{Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
-use crate::live::{Live, Status};
+use crate::live::{Dated, PerField, Status};
 use crate::time::{Uptime, WallClock};
 use crate::up::{Batch, Beat, Gone, Hello, Item, Report, Up};
 use crate::version::Versions;
@@ -99,8 +99,9 @@ pub enum Output {
     },
     /// Note in the ledger that the robot has stored everything before the cursor.
     Delivered(Cursor),
-    /// The newest status, and how old it was when it came in.
-    Status(Status, Duration),
+    /// The newest status, how old it was when it came in, and how long ago the robot had said each
+    /// field. Of a field that its gateway remembers from before a restart nobody knows.
+    Status(Status, Duration, PerField<Duration>),
     /// How the robot's spool of this epoch is.
     Report(Epoch, Report),
     /// The robot has a session.
@@ -341,7 +342,7 @@ impl Relay {
     }
 
     /// The gateway sent its newest status.
-    pub fn handle_live(&mut self, live: Live, now: Now) {
+    pub fn handle_live(&mut self, Dated { live, ages }: Dated, now: Now) {
         // Live frames overtake the others, so this may be the first that the session is used for.
         self.promote(live.session);
         if let Some(session) = self.session.as_mut().filter(|s| s.id == live.session)
@@ -350,7 +351,14 @@ impl Relay {
             session.live_count = live.count;
             session.heard_at = now.uptime;
             let age = session.clock.age(live.sampled, now.uptime);
-            self.outputs.push_back(Output::Status(live.status, age));
+            let said = if ages == PerField::default() {
+                // A gateway that knows no ages: as old as the status is all that can be said.
+                PerField::of(&live.status, age)
+            } else {
+                ages.map(|before| age.saturating_add(before.duration()))
+            };
+            self.outputs
+                .push_back(Output::Status(live.status, age, said));
         }
     }
 
@@ -494,6 +502,12 @@ impl Relay {
     #[must_use]
     pub const fn is_open(&self) -> bool {
         self.session.is_some()
+    }
+
+    /// When the robot was last heard in its session here.
+    #[must_use]
+    pub fn heard_at(&self) -> Option<Uptime> {
+        self.session.as_ref().map(|session| session.heard_at)
     }
 
     fn silent_after(&self) -> Duration {

@@ -7,7 +7,7 @@ use brrbrr_proto::id::{BootId, ConnectionId, Cursor, Epoch, RelayId, Seq, Sessio
 use brrbrr_proto::link::Relay;
 use brrbrr_proto::link::gateway::Output as FromGateway;
 use brrbrr_proto::link::relay::{BoardClock, Ledger, Now, Output};
-use brrbrr_proto::live::{Live, Status};
+use brrbrr_proto::live::{Age, Dated, Live, PerField, Status};
 use brrbrr_proto::time::{Uptime, WallClock};
 use brrbrr_proto::up::{Batch, Beat, Item, Up};
 use proptest::prelude::*;
@@ -130,18 +130,62 @@ fn the_age_of_a_live_frame_is_what_its_way_took() {
         session: SessionId(5),
         count: 1,
         sampled: board(5_000_000),
-        status: Status::default(),
+        status: Status {
+            floor: Some(7),
+            ..Status::default()
+        },
     };
-    relay.handle_live(live, relay_at(5_700_000));
-    let age = drain_relay(&mut relay)
+    relay.handle_live(undated(live), relay_at(5_700_000));
+    let (age, said) = drain_relay(&mut relay)
         .into_iter()
         .find_map(|output| match output {
-            Output::Status(_, age) => Some(age),
+            Output::Status(_, age, said) => Some((age, said)),
             _ => None,
         })
         .expect("shows");
+    let as_old = PerField {
+        floor: Some(age),
+        ..PerField::default()
+    };
+    assert_eq!(said, as_old, "all that can be said of a board without ages");
     let off = age.abs_diff(Duration::from_millis(700));
     assert!(off <= Duration::from_millis(2), "{age:?}");
+}
+
+#[test]
+fn a_field_is_older_than_its_frame_by_what_the_board_says() {
+    let (mut relay, welcomed) = greeted(1_000);
+    relay.handle_up(Epoch(1), beat(welcomed + 1_000), relay_at(welcomed + 2_000));
+    drain_relay(&mut relay);
+    let dated = Dated {
+        live: Live {
+            session: SessionId(5),
+            count: 1,
+            sampled: board(5_000_000),
+            status: Status {
+                battery: Some(0.33),
+                floor: Some(7),
+                ..Status::default()
+            },
+        },
+        ages: PerField {
+            battery: Some(Age::new(Duration::from_secs(60))),
+            ..PerField::default()
+        },
+    };
+    relay.handle_live(dated, relay_at(5_700_000));
+    let said = drain_relay(&mut relay)
+        .into_iter()
+        .find_map(|output| match output {
+            Output::Status(_, age, said) => Some((age, said)),
+            _ => None,
+        });
+    let (age, said) = said.expect("shows");
+    let expected = PerField {
+        battery: Some(age + Duration::from_secs(60)),
+        ..PerField::default()
+    };
+    assert_eq!(said, expected, "the board does not know of the floor");
 }
 
 #[test]
@@ -178,11 +222,11 @@ fn a_status_that_overtakes_the_first_beat_opens_the_session_and_is_not_taken_for
         sampled: board(welcomed),
         status: Status::default(),
     };
-    relay.handle_live(live, relay_at(welcomed + 100_000));
+    relay.handle_live(undated(live), relay_at(welcomed + 100_000));
     let outputs = drain_relay(&mut relay);
     assert!(outputs.contains(&Output::Opened(SessionId(5))));
     let age = outputs.into_iter().find_map(|output| match output {
-        Output::Status(_, age) => Some(age),
+        Output::Status(_, age, _) => Some(age),
         _ => None,
     });
     let not_surely_older = Duration::from_millis(100 - 30);
@@ -250,4 +294,12 @@ fn a_session_is_renewed_after_hours_and_loses_nothing() {
     }
     assert_ne!(pair.session, session);
     assert_eq!(pair.journal(pair.spool.view.epoch).len(), 40);
+}
+
+/// As gateways sent it that knew no ages.
+fn undated(live: Live) -> Dated {
+    Dated {
+        live,
+        ages: PerField::default(),
+    }
 }

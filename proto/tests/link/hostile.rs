@@ -7,7 +7,7 @@ use brrbrr_proto::id::{BootId, ConnectionId, Cursor, Epoch, HelloId, RelayId, Se
 use brrbrr_proto::link::gateway::Output;
 use brrbrr_proto::link::relay::{Grants, Output as FromRelay};
 use brrbrr_proto::link::{Gateway, LONGEST_INTERVAL, Relay, SHORTEST_BEAT_INTERVAL, SILENT_BEATS};
-use brrbrr_proto::live::Status;
+use brrbrr_proto::live::{PerField, Status};
 use brrbrr_proto::time::{Uptime, WallClock};
 use brrbrr_proto::up::{Batch, Beat, Hello, Item, Up};
 use brrbrr_proto::version::Versions;
@@ -49,7 +49,7 @@ fn a_beat_interval_of_zero_neither_floods_nor_ends_the_session_at_once() {
 fn a_live_interval_of_zero_does_not_flood() {
     let (mut gateway, _) = welcomed(0, |welcome| welcome.live_interval = Duration::ZERO);
     for _ in 0..1000 {
-        gateway.handle_status(Status::default(), at(5).uptime);
+        gateway.handle_status(Status::default(), PerField::default(), at(5).uptime);
         gateway.handle_timeout(at(5));
     }
     let is_live = |output: &&Output| matches!(output, Output::Live(..));

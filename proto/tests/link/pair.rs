@@ -10,7 +10,7 @@ use brrbrr_proto::id::{
 use brrbrr_proto::link::gateway::{Closed, Output as FromGateway, SpoolView};
 use brrbrr_proto::link::relay::{Grants, Ledger, Now, Output as FromRelay, bytes_of};
 use brrbrr_proto::link::{COMMANDS_PER_FRAME, Gateway, Relay};
-use brrbrr_proto::live::{Live, Status};
+use brrbrr_proto::live::{Dated, PerField, Status};
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
 use brrbrr_proto::up::{Event, Gone, Hello, Item, Record, Report, Up};
 
@@ -26,7 +26,7 @@ pub const GRANTS: Grants = Grants {
 pub enum UpFrame {
     Hello(Hello),
     Up(Up),
-    Live(Live),
+    Live(Dated),
     Gone(Gone),
 }
 
@@ -183,7 +183,8 @@ impl Pair {
             battery: Some(battery),
             ..Status::default()
         };
-        self.gateway.handle_status(status, self.now);
+        self.gateway
+            .handle_status(status, PerField::default(), self.now);
         self.settle();
     }
 
@@ -362,7 +363,7 @@ impl Pair {
                 assert!(cursor.next <= self.stores.ledger.next, "never sent");
                 self.stores.ledger.acked = self.stores.ledger.acked.max(cursor.next);
             }
-            FromRelay::Status(status, _) => self.statuses.push(status),
+            FromRelay::Status(status, _, _) => self.statuses.push(status),
             FromRelay::Report(_, report) => self.reports.push(report),
             FromRelay::Sent { .. } | FromRelay::Opened(_) | FromRelay::Closed(_) => {}
         }

@@ -7,7 +7,7 @@ use brrbrr_proto::down::{Ack, Down};
 use brrbrr_proto::id::{ConnectionId, Seq, SessionId};
 use brrbrr_proto::link::Gateway;
 use brrbrr_proto::link::gateway::Output;
-use brrbrr_proto::live::Status;
+use brrbrr_proto::live::{PerField, Status};
 use brrbrr_proto::time::{Stamp, Uptime};
 use brrbrr_proto::up::{Item, Up};
 
@@ -88,7 +88,8 @@ impl Link {
             self.now = self.now.max(next);
             if status_at <= self.now {
                 status_at = self.now.plus(Duration::from_millis(50));
-                self.gateway.handle_status(Status::default(), self.now);
+                self.gateway
+                    .handle_status(Status::default(), PerField::default(), self.now);
             }
             self.arrive();
             while let Some((_, next)) = self.acks.pop_front_if(|(at, _)| *at <= self.now) {
@@ -130,7 +131,7 @@ impl Link {
                 }
                 Output::Up(..) => self.send(40, Carried::Other),
                 Output::Live(_, live) => {
-                    let sampled = live.sampled;
+                    let sampled = live.live.sampled;
                     self.send(80, Carried::Live { sampled });
                 }
                 Output::Read {

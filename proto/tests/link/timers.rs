@@ -6,7 +6,7 @@ use brrbrr_proto::down::{Ack, Down, Wait};
 use brrbrr_proto::id::{ConnectionId, Seq, SessionId};
 use brrbrr_proto::link::Gateway;
 use brrbrr_proto::link::gateway::{Closed, Output};
-use brrbrr_proto::live::Status;
+use brrbrr_proto::live::{Age, PerField, Status};
 use brrbrr_proto::time::{Stamp, Uptime};
 use brrbrr_proto::up::{Item, Up};
 
@@ -182,10 +182,11 @@ fn live_frames_keep_their_interval_and_show_the_newest_status() {
             floor: i32::try_from(millis).ok(),
             ..Status::default()
         };
-        gateway.handle_status(status, at(millis).uptime);
+        gateway.handle_status(status, PerField::default(), at(millis).uptime);
         gateway.handle_timeout(at(millis));
         for output in drain(&mut gateway) {
-            if let Output::Live(_, live) = output {
+            if let Output::Live(_, dated) = output {
+                let live = dated.live;
                 assert_eq!(live.sampled, at(millis).uptime, "not the newest");
                 seen.push((millis, live.count, live.status.floor));
             }
@@ -199,7 +200,7 @@ fn live_frames_keep_their_interval_and_show_the_newest_status() {
 #[test]
 fn a_status_from_before_the_session_is_the_first_thing_shown_in_it() {
     let mut gateway = crate::pair::gateway(3, 1);
-    gateway.handle_status(Status::default(), at(0).uptime);
+    gateway.handle_status(Status::default(), PerField::default(), at(0).uptime);
     gateway.handle_connected(ConnectionId(1), at(0));
     let hello = hello_in(&drain(&mut gateway)).expect("greets");
     gateway.handle_down(Down::Welcome(welcome(hello.hello)), at(9));
@@ -209,6 +210,48 @@ fn a_status_from_before_the_session_is_the_first_thing_shown_in_it() {
         .iter()
         .position(|o| matches!(o, Output::Read { .. }));
     assert!(live.is_some() && live < read, "{outputs:?}");
+}
+
+#[test]
+fn every_session_is_shown_the_newest_status_and_how_old_its_fields_are() {
+    let mut gateway = crate::pair::gateway(3, 1);
+    let status = Status {
+        battery: Some(0.33),
+        floor: Some(7),
+        ..Status::default()
+    };
+    let said = PerField {
+        battery: Some(at(1_000).uptime),
+        floor: Some(at(2_500).uptime),
+        ..PerField::default()
+    };
+    gateway.handle_status(status.clone(), said, at(2_500).uptime);
+    for (attempt, moment) in [(1, 10_000), (2, 70_000)] {
+        gateway.handle_connected(ConnectionId(attempt), at(moment));
+        let hello = hello_in(&drain(&mut gateway)).expect("greets");
+        gateway.handle_down(Down::Welcome(welcome(hello.hello)), at(moment));
+        let mut shown = drain(&mut gateway).into_iter().filter_map(|o| match o {
+            Output::Live(_, dated) => Some(dated),
+            _ => None,
+        });
+        let dated = shown
+            .next()
+            .expect("nothing has changed, but the relay has");
+        assert_eq!(shown.next(), None);
+        assert_eq!(dated.live.sampled, at(moment).uptime);
+        assert_eq!(dated.live.status, status);
+        let age = |since| Some(Age::new(Duration::from_millis(moment - since)));
+        let ages = PerField {
+            battery: age(1_000),
+            floor: age(2_500),
+            ..PerField::default()
+        };
+        assert_eq!(dated.ages, ages);
+        gateway.handle_timeout(at(moment + 5_000));
+        let more = drain(&mut gateway);
+        let is_live = |o: &&Output| matches!(o, Output::Live(..));
+        assert_eq!(more.iter().find(is_live), None, "it is shown once");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use brrbrr_proto::id::{BootId, CommandId, ConnectionId, Cursor, Epoch, RelayId, 
 use brrbrr_proto::link::gateway::Output as FromGateway;
 use brrbrr_proto::link::relay::{Grants, Now, Output as FromRelay, Store, bytes_of};
 use brrbrr_proto::link::{COMMANDS_PER_FRAME, Gateway, Relay};
-use brrbrr_proto::live::{Live, Status};
+use brrbrr_proto::live::{Dated, PerField, Status};
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
 use brrbrr_proto::up::{Gone, Hello, Up};
 
@@ -57,7 +57,7 @@ impl AddAssign for Mischief {
 enum UpFrame {
     Hello(Hello),
     Up(RelayId, Up),
-    Live(RelayId, Live),
+    Live(RelayId, Dated),
     Gone(Gone),
 }
 
@@ -310,7 +310,7 @@ impl World {
             battery: Some(0.5),
             ..Status::default()
         };
-        self.with_gateway(|gateway| gateway.handle_status(status, now));
+        self.with_gateway(|gateway| gateway.handle_status(status, PerField::default(), now));
     }
 
     fn crash_gateway(&mut self) {

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod commands;
+mod live;
 mod message;
 mod properties;
 mod spool;

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::search::{Found, place_of};
 use crate::catalog::{Happening, Place, Robot};
-use crate::live::{Guidance, Phase, SocketId};
+use crate::live::{Contact, Guidance, Phase, SocketId};
 
 /// A happening, with its place where that was asked for.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -140,14 +140,15 @@ pub struct LiveRobot {
 }
 
 impl LiveRobot {
-    /// A robot is on service while a face is bound to it.
+    /// A robot is on service while a face is bound to it. It is available to the next guest while it
+    /// is not, and can be sent somewhere at all.
     #[must_use]
-    pub fn new(robot: Robot, face: Option<SocketId>, guidance: Guidance) -> Self {
+    pub fn new(robot: Robot, face: Option<SocketId>, guidance: Guidance, contact: Contact) -> Self {
         Self {
             id: robot.id,
             name: robot.name,
             floor: robot.floor,
-            available: face.is_none(),
+            available: face.is_none() && contact == Contact::Online,
             status: guidance.phase,
             on_service: face.is_some(),
             socket_id: face,

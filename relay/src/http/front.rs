@@ -19,7 +19,7 @@ use warp::{Filter, Rejection};
 
 use super::call::{AUTH_CODE, Call, Route};
 use super::error::HttpError;
-use super::{Services, events, gaps, health, places, records, robots, search};
+use super::{Services, events, gaps, health, places, records, robots, search, status};
 
 /// The largest body. The largest record of the contract has some kilobytes.
 const MAX_BODY: usize = 1024 * 1024;
@@ -148,6 +148,8 @@ fn routes(services: &Arc<Services>) -> BoxedFilter<(Response,)> {
         .or(records::routes(services))
         .unify()
         .or(gaps::routes(services))
+        .unify()
+        .or(status::routes(services))
         .unify();
     warp::path("api")
         .and(warp::path("v1"))

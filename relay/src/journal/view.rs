@@ -266,10 +266,7 @@ impl From<&Status> for StatusView {
             floor: status.floor,
             battery: status.battery,
             speed: status.speed,
-            robot_side: status.robot_side.map(|side| match side {
-                RobotSide::Up => "up",
-                RobotSide::Down => "down",
-            }),
+            robot_side: status.robot_side.map(side_name),
         }
     }
 }
@@ -341,7 +338,16 @@ const fn progress_name(progress: Progress) -> &'static str {
     }
 }
 
-const fn activity_name(activity: Activity) -> &'static str {
+/// The word for whether a gateway reaches the robot's own software.
+pub(crate) const fn side_name(side: RobotSide) -> &'static str {
+    match side {
+        RobotSide::Up => "up",
+        RobotSide::Down => "down",
+    }
+}
+
+/// The word for what a robot is doing.
+pub(crate) const fn activity_name(activity: Activity) -> &'static str {
     match activity {
         Activity::Idle => "idle",
         Activity::Moving => "moving",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brrbrr_proto::id::{CommandId, Epoch, RobotId, Seq, SessionId};
-use brrbrr_proto::live::{Activity, Status};
+use brrbrr_proto::live::{Activity, PerField, Status};
 use brrbrr_proto::time::Uptime;
 use brrbrr_proto::up::{Disk, Report};
 use jiff::Timestamp;
@@ -263,29 +263,40 @@ async fn the_newest_status_wins_field_by_field(live: &dyn Live) {
         activity: Some(Activity::Moving),
         ..Status::default()
     };
-    live.hear(robot(1), first, at(1)).await.unwrap();
-    live.hear(robot(1), second, at(2)).await.unwrap();
+    for (status, moment) in [(first, 1), (second, 2)] {
+        let said = PerField::of(&status, at(moment));
+        live.hear(robot(1), status, said).await.unwrap();
+    }
     // What an outage held up is older than what is known, and fills in only what is not.
     let late = Status {
         battery: Some(0.9),
         speed: Some(0.7),
         ..Status::default()
     };
-    live.hear(robot(1), late, at(0)).await.unwrap();
-    let both = Status {
+    let newer = Status {
+        floor: Some(8),
+        battery: Some(0.4),
+        ..Status::default()
+    };
+    live.hear_late(robot(1), vec![(late, at(0)), (newer, at(3))])
+        .await
+        .unwrap();
+    let all = Status {
         battery: Some(0.4),
         speed: Some(0.7),
-        floor: Some(7),
+        floor: Some(8),
         activity: Some(Activity::Moving),
         ..Status::default()
     };
-    assert_eq!(
-        live.heard(robot(1)).await.unwrap(),
-        Some(Heard {
-            status: both,
-            at: at(2)
-        })
-    );
+    let said = PerField {
+        battery: Some(at(2)),
+        speed: Some(at(0)),
+        floor: Some(at(3)),
+        activity: Some(at(2)),
+        ..PerField::default()
+    };
+    let heard = Heard { status: all, said };
+    assert_eq!(live.heard(robot(1)).await.unwrap(), Some(heard));
     live.reset().await.unwrap();
 }
 
@@ -341,7 +352,7 @@ async fn a_forgotten_robot_leaves_nothing(live: &dyn Live) {
         live.set_guidance(robot(number), trip_to("701호", 1))
             .await
             .unwrap();
-        live.hear(robot(number), Status::default(), at(1))
+        live.hear(robot(number), Status::default(), PerField::default())
             .await
             .unwrap();
         live.hear_spool(robot(number), spool(1)).await.unwrap();
@@ -368,7 +379,9 @@ async fn a_reset_forgets_everything(live: &dyn Live) {
     live.set_guidance(robot(1), trip_to("701호", 1))
         .await
         .unwrap();
-    live.hear(robot(1), Status::default(), at(1)).await.unwrap();
+    live.hear(robot(1), Status::default(), PerField::default())
+        .await
+        .unwrap();
     live.reset().await.unwrap();
     assert_eq!(live.robot_with_code(code).await.unwrap(), None);
     assert_eq!(live.faces().await.unwrap(), []);

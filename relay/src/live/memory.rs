@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use brrbrr_proto::id::{CommandId, RobotId};
-use brrbrr_proto::live::Status;
+use brrbrr_proto::live::{PerField, Status};
 use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -116,6 +116,7 @@ impl State {
             let (robot, guidance) = row?;
             state.known(robot).guidance = guidance;
         }
+        contacts::cut_off(connection)?;
         for (robot, presence) in contacts::read(connection)? {
             state.known(robot).presence = Some(presence);
         }
@@ -282,22 +283,18 @@ impl Live for MemoryLive {
         .await
     }
 
-    async fn hear(&self, robot: RobotId, status: Status, at: Timestamp) -> Result<()> {
+    async fn hear(&self, robot: RobotId, status: Status, said: PerField<Timestamp>) -> Result<()> {
         let mut state = lock(&self.state);
-        let heard = &mut state.known(robot).heard;
-        if let Some(heard) = heard {
-            // After an outage the durable lane brings what is hours old, while the live lane has
-            // long shown the present: the older of the two only fills in what the newer left open.
-            let (older, newer) = if at < heard.at {
-                (status, heard.status.clone())
-            } else {
-                heard.at = at;
-                (heard.status.clone(), status)
-            };
-            heard.status = older;
-            heard.status.absorb(&newer);
-        } else {
-            *heard = Some(Heard { status, at });
+        let heard = state.known(robot).heard.get_or_insert_default();
+        heard.show(&status, &said);
+        Ok(())
+    }
+
+    async fn hear_late(&self, robot: RobotId, told: Vec<(Status, Timestamp)>) -> Result<()> {
+        let mut state = lock(&self.state);
+        let heard = state.known(robot).heard.get_or_insert_default();
+        for (status, at) in told {
+            heard.remember(&status, at);
         }
         Ok(())
     }
@@ -556,6 +553,12 @@ mod tests {
     async fn codes_faces_and_guidance_are_there_after_it_was_opened_again() {
         let (folder, live) = fresh();
         let code = conformance::prepare(&live).await;
+        drop(live);
+        let live = MemoryLive::open(&folder.path().join("live")).unwrap();
+        conformance::remembers(&live, code).await;
+        // A relay that lives on says nothing new of robots that have not come back.
+        let much_later = Timestamp::now();
+        live.keep_alive(much_later, Vec::new()).await.unwrap();
         drop(live);
         let live = MemoryLive::open(&folder.path().join("live")).unwrap();
         conformance::remembers(&live, code).await;

@@ -183,7 +183,8 @@ impl Faces {
         for robot in self.services.catalog.robots().await? {
             if live.face(robot.id).await?.is_none() {
                 let guidance = live.guidance(robot.id).await?;
-                free.push(LiveRobot::new(robot, None, guidance));
+                let contact = live.presence(robot.id).await?.contact;
+                free.push(LiveRobot::new(robot, None, guidance, contact));
             }
         }
         Ok(serde_json::to_string(&free)?)

@@ -10,11 +10,13 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::fleet::Load;
 use crate::journal::Hole;
+use crate::live::Contact;
 use crate::session::load::LoadGauges;
 
 /// Ages of live statuses in seconds, fine enough to tell whether one in a hundred is over a second.
@@ -46,6 +48,24 @@ pub struct LinkMetrics {
     pub frames_refused: Counter,
     /// Steps that commands took, as robots reported them.
     pub command_steps: Family<StepLabel, Counter>,
+    /// Robots, by whether they are in contact.
+    robots: Family<ContactLabel, Gauge>,
+    /// How often robots came to be so.
+    contact_changes: Family<ContactLabel, Counter>,
+}
+
+/// Whether a robot is in contact.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ContactLabel {
+    contact: &'static str,
+}
+
+impl From<Contact> for ContactLabel {
+    fn from(contact: Contact) -> Self {
+        Self {
+            contact: contact.name(),
+        }
+    }
 }
 
 /// Why records are missing.
@@ -98,6 +118,16 @@ impl LinkMetrics {
             registry.register(format!("brrbrr_{name}"), help, counter.clone());
         }
         registry.register(
+            "brrbrr_robots",
+            "Robots, by whether they are in contact with this relay",
+            metrics.robots.clone(),
+        );
+        registry.register(
+            "brrbrr_contact_changes",
+            "How often robots came into contact, lost it or had their own side come or go",
+            metrics.contact_changes.clone(),
+        );
+        registry.register(
             "brrbrr_records_shed",
             "Records that are missing, as tombstones say, where their number is known",
             metrics.records_shed.clone(),
@@ -126,6 +156,27 @@ impl LinkMetrics {
             self.records_thinned.inc_by(hole.count);
         } else {
             self.records_shed.get_or_create(&reason).inc_by(hole.count);
+        }
+    }
+
+    /// Counts a change of contact.
+    pub fn count_contact(&self, contact: Contact) {
+        self.contact_changes.get_or_create(&contact.into()).inc();
+    }
+
+    /// Notes how many robots are in contact, of this many there are.
+    pub fn note_contacts(&self, load: &Load, robots: usize) {
+        let Load {
+            online, degraded, ..
+        } = *load;
+        let offline = robots.saturating_sub(online).saturating_sub(degraded);
+        for (contact, count) in [
+            (Contact::Online, online),
+            (Contact::Degraded, degraded),
+            (Contact::Offline, offline),
+        ] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.robots.get_or_create(&contact.into()).set(count);
         }
     }
 

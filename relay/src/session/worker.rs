@@ -10,7 +10,7 @@ use brrbrr_proto::down::Command;
 use brrbrr_proto::id::{Cursor, Epoch, RobotId, Seq, SessionId};
 use brrbrr_proto::link::COMMANDS_PER_FRAME;
 use brrbrr_proto::link::relay::{Ledger, Store, bytes_of};
-use brrbrr_proto::live::Status;
+use brrbrr_proto::live::{PerField, Status};
 use brrbrr_proto::up::{Disk, MAX_BATCH_ITEMS, Report};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -121,8 +121,8 @@ pub enum DownJob {
     MarkSent,
     /// Commands are on the robot's board.
     Delivered(Cursor),
-    /// The newest status.
-    Status(Status),
+    /// The newest status, and how long ago the robot said each field.
+    Status(Box<(Status, PerField<Duration>)>),
     /// How the spool of this epoch is.
     Report(Epoch, Report),
 }
@@ -371,8 +371,12 @@ impl Worker {
                     unmarked = unmarked.filter(|run| run.to > cursor.next);
                     catalog.mark_delivered(robot, cursor).await
                 }
-                DownJob::Status(status) => {
-                    let heard = self.stores.live.hear(robot, status, Timestamp::now()).await;
+                DownJob::Status(shown) => {
+                    let (status, ages) = *shown;
+                    let now = Timestamp::now();
+                    // Past the start of the calendar nobody knows when it was.
+                    let said = ages.map(|age| now.checked_sub(age).unwrap_or(Timestamp::MIN));
+                    let heard = self.stores.live.hear(robot, status, said).await;
                     if let Err(error) = heard {
                         warn!(%robot, %error, "status not kept");
                     }

@@ -3,39 +3,32 @@
 use brrbrr_proto::id::RobotId;
 use jiff::Timestamp;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::robot_id;
 use crate::live::{Cause, Contact, Presence, Result};
 use crate::sqlite::unreadable;
 
-/// Robots as they are at the start: those that were in contact have not been since the last sign of
-/// life of the relay that wrote the file.
-pub(super) fn read(connection: &Connection) -> rusqlite::Result<Vec<(RobotId, Presence)>> {
-    let alive_at: Option<i64> = connection
-        .query_row("SELECT at FROM alive", [], |row| row.get(0))
-        .optional()?;
-    let alive_at = alive_at.and_then(|at| Timestamp::from_microsecond(at).ok());
-    let mut ask = connection.prepare("SELECT * FROM contacts")?;
-    let rows = ask.query_map([], |row| {
-        Ok((robot_id(row)?, after_restart(presence(row)?, alive_at)))
-    })?;
-    rows.collect()
+/// Counts robots that were in contact as out of it since the last sign of life of the relay that wrote
+/// the file. On disk as well, because the next sign of life says nothing of them.
+pub(super) fn cut_off(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute(
+        "UPDATE contacts SET contact = ?1, cause = ?2, since = cut, last_contact = cut
+         FROM (SELECT robot AS whose,
+                      max(coalesce(since, 0), coalesce(last_contact, 0),
+                          coalesce((SELECT at FROM alive), 0)) AS cut
+               FROM contacts)
+         WHERE robot = whose AND contact <> ?1",
+        [Contact::Offline.name(), Cause::RelayRestarted.name()],
+    )?;
+    Ok(())
 }
 
-fn after_restart(before: Presence, alive_at: Option<Timestamp>) -> Presence {
-    match before.contact {
-        Contact::Online | Contact::Degraded => {
-            let last = before.last_contact.max(alive_at);
-            Presence {
-                contact: Contact::Offline,
-                since: before.since.max(last),
-                last_contact: last,
-                cause: Some(Cause::RelayRestarted),
-            }
-        }
-        Contact::Offline => before,
-    }
+/// Every robot that ever was in contact.
+pub(super) fn read(connection: &Connection) -> rusqlite::Result<Vec<(RobotId, Presence)>> {
+    let mut ask = connection.prepare("SELECT * FROM contacts")?;
+    let rows = ask.query_map([], |row| Ok((robot_id(row)?, presence(row)?)))?;
+    rows.collect()
 }
 
 /// Writes changes.

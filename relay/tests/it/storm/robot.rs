@@ -11,7 +11,7 @@ use brrbrr_proto::frame::{self, Message};
 use brrbrr_proto::id::{BootId, ConnectionId, Epoch, RobotId, Seq};
 use brrbrr_proto::link::Gateway;
 use brrbrr_proto::link::gateway::{Output, SpoolView};
-use brrbrr_proto::live::Status;
+use brrbrr_proto::live::{PerField, Status};
 use brrbrr_proto::seal::{Keys, NONCE_BYTES, Secret};
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
 use brrbrr_proto::topic::Topic;
@@ -177,7 +177,7 @@ impl Robot {
             self.gateway.handle_appended(next, now.uptime);
         }
         let now = self.now();
-        self.gateway.handle_status(status(), now.uptime);
+        self.show(now);
         self.gateway.handle_connected(connection, now);
         self.serve(stream, reader).await
     }
@@ -207,12 +207,17 @@ impl Robot {
                     let now = self.now();
                     if self.status_at <= Instant::now() {
                         self.status_at = Instant::now() + STATUS_EVERY;
-                        self.gateway.handle_status(status(), now.uptime);
+                        self.show(now);
                     }
                     self.gateway.handle_timeout(now);
                 }
             }
         }
+    }
+
+    fn show(&mut self, now: Stamp) {
+        let said = PerField::of(&status(), now.uptime);
+        self.gateway.handle_status(status(), said, now.uptime);
     }
 
     /// What is to be written, live frames first.
