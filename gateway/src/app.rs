@@ -84,6 +84,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
         board,
         posts,
         requests,
+        motion_limit: config.motion_limit,
         notifier: Notifier::from_environment(),
         sampler: config.telemetry.map(Sampler::new),
         bytes_per_second: config.max_bytes_per_second(),

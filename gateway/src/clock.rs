@@ -1,5 +1,7 @@
 //! The board's clocks. This is the one place that reads them.
 
+pub mod alarm;
+
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -48,10 +50,7 @@ impl Clock {
     /// Time since the boot, suspend included.
     #[must_use]
     pub fn uptime(&self) -> Uptime {
-        let now = clock_gettime(ClockId::Boottime);
-        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-        let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
-        Uptime::new(Duration::new(seconds, nanos))
+        uptime()
     }
 
     /// What the calendar clock claims.
@@ -73,6 +72,15 @@ impl Clock {
             wall: self.wall(),
         }
     }
+}
+
+/// Time since the boot, suspend included. For whoever needs not know which boot this is.
+#[must_use]
+pub fn uptime() -> Uptime {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
+    Uptime::new(Duration::new(seconds, nanos))
 }
 
 /// The first half of a UUID.

@@ -10,6 +10,7 @@ use clap::Args;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::command::watching::MOTION_LIMIT;
 use crate::robot::RobotConfig;
 use crate::robot::amqp::wire::Wire;
 use crate::robot::amqp::{AmqpConfig, AmqpUrl};
@@ -27,6 +28,10 @@ const SMALLEST_SPOOL: u32 = 16;
 
 /// How far apart samples of the status are, in seconds, without any configuration.
 const SAMPLE_INTERVAL: f64 = 1.0;
+
+/// For how many seconds a running motion may be silent: none is over within one, and none takes a
+/// week.
+const MOTION_LIMIT_SECONDS: std::ops::RangeInclusive<f64> = 1.0..=604_800.0;
 
 /// Why there is no usable configuration. The process ends with exit code 2.
 #[derive(Debug, Error)]
@@ -95,6 +100,8 @@ pub struct Config {
     pub data: PathBuf,
     /// The robot's side.
     pub robot: Robot,
+    /// For how long nothing may be heard of a running motion.
+    pub motion_limit: Duration,
     /// How much of the disk the spool may take.
     pub spool: Limits,
     /// How far apart samples of the status are at least that are kept; `None` for no telemetry.
@@ -139,6 +146,8 @@ struct Telemetry {
 #[serde(deny_unknown_fields)]
 struct RobotSection {
     adapter: Adapter,
+    /// Seconds.
+    motion_limit: Option<f64>,
     amqp: Option<AmqpSection>,
     sim: Option<SimSection>,
 }
@@ -195,6 +204,7 @@ impl Config {
         if let Some(url) = &overrides.relay {
             relay.mqtt = Some(url.clone());
         }
+        let motion_limit = section.motion_limit()?;
         let robot = match section.adapter {
             Adapter::Amqp => {
                 let url = std::env::var(AMQP_URL).ok();
@@ -212,6 +222,7 @@ impl Config {
         Ok(Self {
             data: data(overrides, file.data),
             robot,
+            motion_limit,
             spool: file.spool.unwrap_or_default().limits()?,
             telemetry: file.telemetry.unwrap_or_default().interval()?,
             relay,
@@ -282,6 +293,22 @@ impl Robot {
             Self::Amqp(amqp) => RobotConfig::Amqp(amqp.clone()),
             Self::Sim(sim) => RobotConfig::Sim(sim.on_floor(enrolment.floor)),
         }
+    }
+}
+
+impl RobotSection {
+    fn motion_limit(&self) -> Result<Duration, ConfigError> {
+        let Some(seconds) = self.motion_limit else {
+            return Ok(MOTION_LIMIT);
+        };
+        if !MOTION_LIMIT_SECONDS.contains(&seconds) {
+            return Err(ConfigError::Value {
+                key: "robot.motion_limit",
+                value: seconds.to_string(),
+                expected: "1 to 604800 seconds",
+            });
+        }
+        Ok(Duration::from_secs_f64(seconds))
     }
 }
 
@@ -478,6 +505,18 @@ mod tests {
             let text = format!("[robot]\nadapter = \"sim\"\n[robot.sim]\n{line}\n");
             let message = load(&text).unwrap_err().to_string();
             assert!(message.contains(named), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_motion_may_be_silent_for_half_an_hour_or_for_as_long_as_is_configured() {
+        let with = |line| load(&format!("[robot]\nadapter = \"sim\"\n{line}\n"));
+        assert_eq!(with("").unwrap().motion_limit, Duration::from_secs(1800));
+        let configured = with("motion_limit = 2.5").unwrap().motion_limit;
+        assert_eq!(configured, Duration::from_millis(2500));
+        for line in ["motion_limit = 0", "motion_limit = nan"] {
+            let message = with(line).unwrap_err().to_string();
+            assert!(message.contains("robot.motion_limit"), "{message}");
         }
     }
 

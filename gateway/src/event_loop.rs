@@ -9,6 +9,7 @@
 //! Answers come from [`FuturesUnordered`], which polls new futures in the order in which they were
 //! pushed. So records reach the spool in the order in which they were made.
 
+mod commanding;
 mod giving;
 mod health;
 mod hearing;
@@ -16,36 +17,36 @@ mod posting;
 mod sampling;
 mod telling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::time::Duration;
 
-use brrbrr_proto::down::{Command, Order};
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, Seq};
 use brrbrr_proto::link::Gateway;
 use brrbrr_proto::link::gateway::{Output as LinkOutput, SpoolView};
 use brrbrr_proto::live::{PerField, RobotSide, Status};
 use brrbrr_proto::time::Uptime;
-use brrbrr_proto::up::{Event, Progress, Record};
+use brrbrr_proto::up::{Event, Record};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::board_commands::{Request, Requests};
 use crate::clock::Clock;
-use crate::command::{self, Commands, Output as CommandOutput, Ticket};
+use crate::clock::alarm::Alarm;
+use crate::command::{Commands, Ticket};
 use crate::local::Posted;
 use crate::notify::Notifier;
 use crate::robot::{Accept, HandOverError, RobotHandle, RobotInput};
 use crate::sampler::Sampler;
 use crate::spool::{
-    self, Appended, Entry, Gap, GivenCommand, Health, KeptCommand, ReadBack, SourceId, Spool,
-    SpoolState, StoredCommand, StoredCommands, Written,
+    self, Appended, Gap, GivenCommand, Health, KeptCommand, ReadBack, SourceId, Spool, SpoolState,
+    StoredCommand, StoredCommands, Written,
 };
 use crate::status::{LinkState, StatusBoard};
 use crate::uplink::{Frame, News, Uplink};
-use giving::{CommandReply, Giving};
+use giving::{Asking, Giving, Late};
 use health::Known;
 use telling::Told;
 
@@ -76,6 +77,8 @@ pub struct Parts {
     pub posts: mpsc::Receiver<Posted>,
     /// The commands that programs on the board give.
     pub requests: Requests,
+    /// For how long nothing may be heard of a running motion.
+    pub motion_limit: Duration,
     /// The service manager.
     pub notifier: Notifier,
     /// What takes samples of the status, where telemetry is wanted.
@@ -99,6 +102,9 @@ pub enum EventLoopError {
     /// The uplink ended.
     #[error("the uplink ended")]
     UplinkEnded,
+    /// The system's timer failed.
+    #[error("the system's timer failed: {0}")]
+    Timer(io::Error),
     /// The spool did not close cleanly. Whatever was acknowledged is durable all the same.
     #[error("the spool did not close cleanly: {0}")]
     Spool(#[from] spool::SpoolError),
@@ -137,11 +143,7 @@ enum Done {
     Sampled(Vec<Record>, spool::Result<Appended>),
     Executed(CommandId, Result<(), HandOverError>),
     Given(Box<Giving>, Box<spool::Result<GivenCommand>>),
-    Asked(
-        CommandId,
-        CommandReply,
-        Box<spool::Result<Option<KeptCommand>>>,
-    ),
+    Asked(Box<Asking>, Box<spool::Result<Option<KeptCommand>>>),
 }
 
 /// Runs until `stop` turns true, then stops taking, finishes what it began and closes the spool.
@@ -149,6 +151,7 @@ enum Done {
 /// # Errors
 /// [`EventLoopError`] where it cannot go on.
 pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), EventLoopError> {
+    let alarm = Alarm::new().map_err(EventLoopError::Timer)?;
     let mut this = EventLoop::new(parts);
     this.start();
     let mut tick = tokio::time::interval(this.notifier.interval());
@@ -163,7 +166,10 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Ev
                 None => return Err(EventLoopError::UplinkEnded),
             },
             Ok(()) = this.health.changed() => Input::Health,
-            () = sleep_until(timer) => Input::Timeout,
+            rang = alarm.until(timer) => {
+                rang.map_err(EventLoopError::Timer)?;
+                Input::Timeout
+            }
             _ = tick.tick() => Input::Tick,
             Some(request) = this.requests.0.recv(), if this.takes_requests() => {
                 Input::Requested(request)
@@ -200,6 +206,11 @@ struct EventLoop {
     requests: Requests,
     /// Requests that are not answered yet.
     requested: usize,
+    /// Commands whose cancellation is on its way to the disk.
+    withdrawing: BTreeSet<CommandId>,
+    /// Commands of programs on the board that were passed on before they could be stored.
+    late: Vec<Late>,
+    is_stopping: bool,
     notifier: Notifier,
     pending: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Robot messages whose records are on their way to the disk.
@@ -233,6 +244,7 @@ impl EventLoop {
             board,
             posts,
             requests,
+            motion_limit,
             notifier,
             sampler,
             bytes_per_second,
@@ -247,9 +259,11 @@ impl EventLoop {
         if let Some(limit) = bytes_per_second {
             link.limit_rate(limit);
         }
+        let mut commands = Commands::new(clock.boot(), state.commands, last_motion, now);
+        commands.limit_motions(motion_limit);
         Self {
             link,
-            commands: Commands::new(clock.boot(), state.commands, last_motion, now),
+            commands,
             epoch: state.epoch,
             told: Told::of(&state.status),
             sampler,
@@ -269,6 +283,9 @@ impl EventLoop {
             posting: 0,
             requests,
             requested: 0,
+            withdrawing: BTreeSet::new(),
+            late: Vec::new(),
+            is_stopping: false,
             notifier,
             pending: FuturesUnordered::new(),
             writing: 0,
@@ -297,14 +314,13 @@ impl EventLoop {
         self.writing < WRITES_MAX && !self.looking_up
     }
 
-    fn next_timer(&self) -> Option<Instant> {
+    fn next_timer(&self) -> Option<Uptime> {
         let timers = [
             self.link.poll_timeout(),
             self.commands.poll_timeout(),
             self.next_sampling(),
         ];
-        let at = timers.into_iter().flatten().min()?;
-        Some(Instant::now() + at.since(self.clock.uptime()))
+        timers.into_iter().flatten().min()
     }
 
     fn handle(&mut self, input: Input) {
@@ -392,48 +408,9 @@ impl EventLoop {
                 self.handle_sampled(samples, written, now.uptime);
             }
             Done::Given(giving, given) => self.handle_given(*giving, *given, now.uptime),
-            Done::Asked(target, reply, command) => self.handle_asked(target, reply, *command),
+            Done::Asked(asking, command) => self.handle_asked(*asking, *command),
             Done::Executed(id, result) => {
                 self.commands.handle_executed(id, result, now.uptime);
-            }
-        }
-    }
-
-    fn handle_commands_stored(
-        &mut self,
-        cursor: Cursor,
-        commands: Vec<StoredCommand>,
-        stored: spool::Result<StoredCommands>,
-        now: Uptime,
-    ) {
-        let stored = match stored {
-            Ok(stored) => stored,
-            // Not acknowledged, so the relay sends them again.
-            Err(error) => return self.refused(&error),
-        };
-        self.link.handle_commands_stored(cursor, now);
-        self.appended(&stored.appended, now);
-        for command in commands {
-            if stored.fresh.contains(&command.command.id) {
-                let id = command.command.id;
-                info!(command = %id, order = ?command.command.order, "command received");
-                self.commands.handle_command(command, now);
-            }
-        }
-    }
-
-    fn handle_persisted(&mut self, ticket: Ticket, written: spool::Result<Written>, now: Uptime) {
-        match written {
-            Ok(written) => {
-                if let Some(accept) = self.accepts.remove(&ticket) {
-                    accept.accept();
-                }
-                self.appended(&written.appended, now);
-                self.commands.handle_persisted(ticket, now);
-            }
-            Err(error) => {
-                self.refused(&error);
-                self.commands.handle_persist_failed(ticket, now);
             }
         }
     }
@@ -466,40 +443,6 @@ impl EventLoop {
         }
         self.board
             .set_commands(self.commands.running(), self.commands.unfinished());
-    }
-
-    fn carry_out_command(&mut self, output: CommandOutput) {
-        match output {
-            CommandOutput::Persist(step) => {
-                let records = step.events.into_iter().map(|event| self.record(event));
-                let entry = Entry {
-                    source: step.source,
-                    changes: step.changes,
-                    records: records.collect(),
-                };
-                let (spool, ticket) = (self.spool.clone(), step.ticket);
-                self.push(async move { Done::Persisted(ticket, spool.write(entry).await) });
-            }
-            CommandOutput::Execute {
-                id,
-                order,
-                deadline,
-            } => {
-                info!(command = %id, ?order, "order handed to the robot");
-                let latest = Instant::now() + deadline.since(self.clock.uptime());
-                match self.robot.orders.execute(id, order, latest) {
-                    Ok(answer) => self.push(async move {
-                        let gone =
-                            || HandOverError::Unknown("the adapter gave no answer".to_owned());
-                        Done::Executed(id, answer.await.unwrap_or_else(|_| Err(gone())))
-                    }),
-                    Err(error) => {
-                        let now = self.clock.uptime();
-                        self.commands.handle_executed(id, Err(error), now);
-                    }
-                }
-            }
-        }
     }
 
     fn carry_out_link(&mut self, output: LinkOutput) {
@@ -552,27 +495,6 @@ impl EventLoop {
         }
     }
 
-    fn store_commands(&mut self, cursor: Cursor, commands: Vec<Command>, received: Uptime) {
-        let boot = self.clock.boot();
-        let mut commands: Vec<StoredCommand> = commands
-            .into_iter()
-            .filter(|command| command.order != Order::Withdrawn)
-            .map(|command| StoredCommand::received(command, boot, received))
-            .collect();
-        if let [only] = commands.as_mut_slice() {
-            only.hand_over = self.commands.plan(&only.command.order);
-        }
-        let rows = commands.iter().map(|stored| {
-            let event = command::update(stored.command.id, Progress::Received, "");
-            (stored.clone(), self.record(event))
-        });
-        let (spool, rows) = (self.spool.clone(), rows.collect());
-        self.push(async move {
-            let stored = spool.store_commands(cursor, rows).await;
-            Done::CommandsStored(cursor, commands, stored)
-        });
-    }
-
     fn renew_epoch(&mut self, pause: Duration) {
         let spool = self.spool.clone();
         self.push(async move {
@@ -598,6 +520,7 @@ impl EventLoop {
     /// Stops taking messages, lets the disk finish, says goodbye to the broker, closes the spool.
     async fn shut_down(mut self) -> Result<(), EventLoopError> {
         self.notifier.stopping();
+        self.is_stopping = true;
         self.posts.close();
         self.requests.0.close();
         self.stop_robot.send_replace(true);
@@ -628,12 +551,5 @@ const fn view(state: &SpoolState) -> SpoolView {
         epoch: state.epoch,
         first: state.first,
         next: state.next,
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

@@ -10,11 +10,11 @@ use std::sync::atomic::AtomicU64;
 use brrbrr_proto::down::Order;
 use brrbrr_proto::id::CommandId;
 use brrbrr_proto::live::{Pose, Status};
+use brrbrr_proto::time::Uptime;
 use brrbrr_proto::up::{Alarm, Custom};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::spool::SourceId;
 
@@ -56,8 +56,9 @@ pub struct RobotOrder {
     pub id: CommandId,
     /// What to do.
     pub order: Order,
-    /// When it must not reach the robot any more.
-    pub latest: Instant,
+    /// When it must not reach the robot any more, by [`crate::clock::uptime`]. That clock goes on
+    /// while the board sleeps, so an adapter asks it again right before it passes the order on.
+    pub deadline: Uptime,
     /// Told when the robot's broker has it, or why not.
     pub reply: oneshot::Sender<Result<(), HandOverError>>,
 }
@@ -94,6 +95,17 @@ pub enum RobotMessage {
         /// Its reason, a sentence for people.
         detail: String,
     },
+    /// How far it has got with a motion.
+    Progress {
+        /// The command, where the robot says so.
+        command: Option<CommandId>,
+        /// From 0 to 100.
+        percent: u8,
+        /// A sentence for people; may be empty.
+        text: String,
+    },
+    /// Its software was started anew, so it has forgotten its motion.
+    Started,
     /// What it knows of its status. Unknown fields stay as they were.
     Status(Status),
     /// Something a person should look at.
@@ -207,13 +219,13 @@ impl RobotOrders {
         &self,
         id: CommandId,
         order: Order,
-        latest: Instant,
+        deadline: Uptime,
     ) -> Result<oneshot::Receiver<Result<(), HandOverError>>, HandOverError> {
         let (reply, answer) = oneshot::channel();
         let sent = self.0.try_send(RobotOrder {
             id,
             order,
-            latest,
+            deadline,
             reply,
         });
         sent.map_err(|error| {

@@ -87,7 +87,9 @@ impl Bench {
         let mut command = stored(id, order, ttl, self.now);
         command.boot = self.boot;
         if self.plans {
-            command.hand_over = self.commands.plan(&command.command.order);
+            command.hand_over = self
+                .commands
+                .plan(command.command.id, &command.command.order);
         }
         self.disk.push(command.clone());
         self.commands.handle_command(command, self.now);
@@ -112,6 +114,7 @@ impl Bench {
                     assert!(on_disk || halts, "handed over before it was stored: {id}");
                     self.executing.push((id, order));
                 }
+                Output::Tell(_) => {}
             }
         }
     }
@@ -250,7 +253,9 @@ fn a_motion_with_nothing_in_its_way_is_handed_over_as_soon_as_it_is_stored() {
 fn a_planned_motion_that_finds_something_in_its_way_waits_like_any_other() {
     let mut bench = Bench::ready();
     let mut planned = stored(1, go_to(), 60, bench.now);
-    planned.hand_over = bench.commands.plan(&planned.command.order);
+    planned.hand_over = bench
+        .commands
+        .plan(planned.command.id, &planned.command.order);
     assert_eq!(planned.hand_over, HandOver::Offered);
     bench.disk.push(planned.clone());
     bench.commands.handle_reach(Reach::Away, bench.now);

@@ -84,8 +84,24 @@ impl EventLoop {
                     accept,
                 );
             }
+            RobotMessage::Progress {
+                command,
+                percent,
+                text,
+            } => {
+                self.commands.handle_progress(command, percent, text, now);
+                accept.accept();
+            }
+            RobotMessage::Started => {
+                info!("the robot's software was started anew");
+                let heard = self.commands.handle_started(source, redelivered, now);
+                self.accept_when_stored(heard, accept);
+            }
             RobotMessage::Status(status) => {
-                self.commands.handle_status(&status);
+                // What it said before this was not all taken, its arrival perhaps among it.
+                if !self.is_refusing {
+                    self.commands.handle_status(&status, now);
+                }
                 self.absorb(&status, accept);
             }
             RobotMessage::Alarm(alarm) => {
@@ -98,7 +114,12 @@ impl EventLoop {
     }
 
     fn report(&mut self, report: Report, accept: Accept) {
-        match self.commands.handle_report(report, self.clock.uptime()) {
+        let heard = self.commands.handle_report(report, self.clock.uptime());
+        self.accept_when_stored(heard, accept);
+    }
+
+    fn accept_when_stored(&mut self, heard: Heard, accept: Accept) {
+        match heard {
             Heard::News(ticket) => {
                 self.accepts.insert(ticket, accept);
             }
@@ -138,7 +159,10 @@ impl EventLoop {
             }
             // Not accepted, so the robot's broker keeps the message and sends it again.
             Err(error) => {
-                self.is_refusing |= accept.is_awaited();
+                if accept.is_awaited() {
+                    self.is_refusing = true;
+                    self.commands.handle_unheard(now);
+                }
                 self.refused(&error);
             }
         }

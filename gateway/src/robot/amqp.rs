@@ -38,6 +38,7 @@ use tokio::time::timeout;
 
 use self::wire::Wire;
 use super::{Accept, HandOverError, RobotCounters, RobotInput, RobotMessage, RobotOrder};
+use crate::clock;
 use crate::spool::{MAX_SOURCE_BYTES, SourceId};
 
 /// How many messages of the robot may be on their way into the spool.
@@ -473,7 +474,7 @@ impl Session {
         let RobotOrder {
             id,
             order,
-            latest,
+            deadline,
             reply,
         } = order;
         let body = match wire::encode(config.wire, id, &order) {
@@ -489,7 +490,9 @@ impl Session {
             ..BasicPublishOptions::default()
         };
         let exchange = short(&config.to_robot)?;
-        let left = latest.saturating_duration_since(tokio::time::Instant::now());
+        // The board may have slept since the order was handed over. Whatever comes after this is
+        // between the broker, which is told the rest of its time, and the robot.
+        let left = deadline.since(clock::uptime());
         if left.is_zero() {
             // It waited here for too long. Nothing was published, so it may be given up in peace.
             let late = HandOverError::Away("its time passed on the way to the robot".to_owned());

@@ -49,10 +49,7 @@ pub(super) async fn run(
     for message in [
         RobotMessage::Connected { backlog: 0 },
         // It stands at its start again, so a trip of an earlier run has ended.
-        RobotMessage::Failed {
-            command: None,
-            detail: "the simulated robot was restarted".to_owned(),
-        },
+        RobotMessage::Started,
         RobotMessage::Drained,
     ] {
         if inputs.send(RobotInput::own(message)).await.is_err() {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use brrbrr_gateway::clock;
 use brrbrr_gateway::robot::UNREADABLE;
 use brrbrr_gateway::robot::amqp::wire::{UNRECOGNISED, Wire};
 use brrbrr_gateway::robot::amqp::{AmqpConfig, QUEUE_FULL};
@@ -13,6 +14,7 @@ use brrbrr_gateway::spool::SourceId;
 use brrbrr_proto::down::{GoTo, Order};
 use brrbrr_proto::id::CommandId;
 use brrbrr_proto::live::Pose;
+use brrbrr_proto::time::Uptime;
 use futures_util::StreamExt as _;
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
@@ -543,6 +545,6 @@ async fn a_password_is_never_shown() {
     assert!(!config.url.to_string().contains("secret"));
 }
 
-fn in_a_minute() -> tokio::time::Instant {
-    tokio::time::Instant::now() + Duration::from_secs(60)
+fn in_a_minute() -> Uptime {
+    clock::uptime().plus(Duration::from_secs(60))
 }

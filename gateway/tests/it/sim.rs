@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use brrbrr_gateway::clock;
 use brrbrr_gateway::robot::sim::SimConfig;
 use brrbrr_gateway::robot::{self, HandOverError, RobotConfig, RobotHandle, RobotMessage};
 use brrbrr_proto::down::{GoTo, Order};
 use brrbrr_proto::id::CommandId;
 use brrbrr_proto::live::{Activity, Pose};
+use brrbrr_proto::time::Uptime;
 use tokio::sync::watch;
 
 fn pose(x: f64, y: f64) -> Pose {
@@ -82,6 +84,6 @@ async fn it_says_why_it_cannot_go_to_another_floor() {
     assert_eq!(refused, Err(HandOverError::Refused(why)));
 }
 
-fn in_a_minute() -> tokio::time::Instant {
-    tokio::time::Instant::now() + Duration::from_secs(60)
+fn in_a_minute() -> Uptime {
+    clock::uptime().plus(Duration::from_secs(60))
 }

@@ -10,10 +10,13 @@
 //!                      {"status": {"state"?, "x"?, "y"?, "theta"?, "floor"?, "battery"?, "speed"?}}
 //!                      {"event": {"kind": "arrived", "command"?, "x"?, "y"?, "theta"?}}
 //!                      {"event": {"kind": "failed", "command"?, "detail"?}}
+//!                      {"event": {"kind": "progress", "command"?, "percent", "text"?}}
+//!                      {"event": {"kind": "started"}}
 //!                      {"event": {"kind": "alarm", "code", "severity"?, "text"?}}
 //!                      {"event": {"kind": anything else, …}}
 //! ```
-//! Everything that a robot may say is understood in either mode.
+//! Everything that a robot may say is understood in either mode. `started` is for a robot whose
+//! software has just begun and knows of no goal: a motion that it had ends as interrupted.
 
 use brrbrr_proto::down::{GoTo, Order};
 use brrbrr_proto::id::CommandId;
@@ -240,6 +243,7 @@ struct SaidEvent {
     code: Option<String>,
     severity: Option<SaidSeverity>,
     text: Option<String>,
+    percent: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -263,7 +267,7 @@ fn understand_status(said: &SaidStatus) -> Status {
         "moving" | "이동중" => Some(Activity::Moving),
         "stopped" | "정지" => Some(Activity::Stopped),
         "arrived" | "도착" => Some(Activity::Arrived),
-        "docking" => Some(Activity::Docking),
+        "docking" | "docked" | "charging" | "충전" => Some(Activity::Docking),
         "faulted" => Some(Activity::Faulted),
         _ => None,
     });
@@ -286,6 +290,14 @@ fn charge(said: f64) -> Option<f64> {
     }
 }
 
+/// The whole percents that are done.
+fn percent(said: f64) -> u8 {
+    let mut whole = (0..=100).rev();
+    whole
+        .find(|percent| f64::from(*percent) <= said)
+        .unwrap_or(0)
+}
+
 fn understand_event(event: Value) -> Option<RobotMessage> {
     let said = SaidEvent::deserialize(&event).ok()?;
     let command = match &said.command {
@@ -303,6 +315,12 @@ fn understand_event(event: Value) -> Option<RobotMessage> {
                 .detail
                 .unwrap_or_else(|| "the robot gave up".to_owned()),
         },
+        "progress" => RobotMessage::Progress {
+            command,
+            percent: percent(said.percent?),
+            text: said.text.unwrap_or_default(),
+        },
+        "started" => RobotMessage::Started,
         "alarm" => RobotMessage::Alarm(Alarm {
             code: said.code?,
             severity: match said.severity {
@@ -403,6 +421,36 @@ mod tests {
         assert_eq!(decode(said.as_bytes()), Ok(RobotMessage::Status(status)));
         let empty = decode(br#"{"status":{}}"#);
         assert_eq!(empty, Ok(RobotMessage::Status(Status::default())));
+    }
+
+    #[test]
+    fn progress_is_understood_in_whole_percents() {
+        let progress = |command, percent, text: &str| RobotMessage::Progress {
+            command,
+            percent,
+            text: text.to_owned(),
+        };
+        for (said, expected) in [
+            (r#""percent":40,"text":"복도""#, progress(None, 40, "복도")),
+            (r#""percent":99.9"#, progress(None, 99, "")),
+            (r#""percent":250"#, progress(None, 100, "")),
+            (r#""percent":-1"#, progress(None, 0, "")),
+            (
+                r#""percent":1,"command":"0000000000000000000000000000feed""#,
+                progress(Some(CommandId(0xfeed)), 1, ""),
+            ),
+        ] {
+            let body = format!(r#"{{"event":{{"kind":"progress",{said}}}}}"#);
+            assert_eq!(decode(body.as_bytes()), Ok(expected), "{body}");
+        }
+        let nothing = decode(br#"{"event":{"kind":"progress"}}"#);
+        assert!(matches!(nothing, Ok(RobotMessage::Custom(_))));
+    }
+
+    #[test]
+    fn a_robot_says_that_its_software_was_started_anew() {
+        let said = br#"{"event":{"kind":"started","version":"2.1"}}"#;
+        assert_eq!(decode(said), Ok(RobotMessage::Started));
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! How the simulated robot drives: straight to its goal at one speed, until its battery is empty.
+//! How the simulated robot drives: straight to its goal at one speed, until its battery is empty. A
+//! custom action called [`RESTART`] has it forget its goal, as a robot does whose software is started
+//! anew.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,10 +16,15 @@ use crate::robot::{HandOverError, RobotMessage};
 /// The slowest that a robot may be, in metres per second, so that every trip ends.
 const SLOWEST: f64 = 0.01;
 
+/// The name of the action that has it forget its goal.
+pub const RESTART: &str = "restart";
+
 #[derive(Debug, Clone, Copy)]
 struct Goal {
     command: CommandId,
     pose: Pose,
+    /// How far it was at first, in metres.
+    way: f64,
     is_charger: bool,
 }
 
@@ -85,6 +92,12 @@ impl Model {
                     self.activity = activity_to(goal.is_charger);
                 }
             }
+            Order::Custom(action) if action.name == RESTART => {
+                self.goal = None;
+                self.is_paused = false;
+                self.activity = Activity::Idle;
+                self.messages.push_back(RobotMessage::Started);
+            }
             Order::Say(_) | Order::Custom(_) => {}
             Order::Cancel(_) | Order::Withdrawn => {
                 let why = "a cancellation is not for the robot".to_owned();
@@ -141,6 +154,7 @@ impl Model {
         self.goal = Some(Goal {
             command,
             pose,
+            way: distance(self.pose, pose),
             is_charger,
         });
         self.is_paused = false;
@@ -184,6 +198,7 @@ impl Model {
             self.battery = 1.0;
         }
         self.say_status(now);
+        self.say_progress(goal, 0.0);
         self.messages.push_back(RobotMessage::Arrived {
             command: Some(goal.command),
             pose: Some(self.pose),
@@ -210,6 +225,25 @@ impl Model {
             speed: Some(if is_driving { self.speed() } else { 0.0 }),
             robot_side: None,
         }));
+        if let Some(goal) = self.goal.filter(|_| is_driving) {
+            self.say_progress(goal, distance(self.pose, goal.pose));
+        }
+    }
+
+    /// Says how much of the way is done, with this many metres left.
+    fn say_progress(&mut self, goal: Goal, left: f64) {
+        // It has done all of it only when it has arrived.
+        let done = match left > 0.0 {
+            true => (100.0 - left / goal.way * 100.0).round().min(99.0),
+            false => 100.0,
+        };
+        let mut whole = (0..=100).rev();
+        let percent = whole.find(|percent| f64::from(*percent) <= done);
+        self.messages.push_back(RobotMessage::Progress {
+            command: Some(goal.command),
+            percent: percent.unwrap_or(0),
+            text: format!("{left:.0} m left"),
+        });
     }
 
     /// A number from -1 to 1, the next of a linear congruential sequence (Knuth's MMIX).
@@ -274,7 +308,10 @@ mod tests {
             now = model.poll_timeout();
             model.handle_timeout(now);
             while let Some(message) = model.poll_message() {
-                if !matches!(message, RobotMessage::Status(_)) {
+                if !matches!(
+                    message,
+                    RobotMessage::Status(_) | RobotMessage::Progress { .. }
+                ) {
                     return (now, Some(message));
                 }
             }
@@ -343,6 +380,48 @@ mod tests {
         assert!((model.pose.x - 2.0).abs() < 1e-9);
         assert_eq!(run_on(&mut model).1, None);
         assert_eq!(model.activity, Activity::Stopped);
+    }
+
+    #[test]
+    fn it_says_how_much_of_the_way_is_done() {
+        let mut model = Model::new(config(), Uptime::default());
+        let order = go_to(6.0, 8.0, 7);
+        model
+            .handle_order(CommandId(1), &order, Uptime::default())
+            .unwrap();
+        let mut said = Vec::new();
+        for _ in 0..20 {
+            let now = model.poll_timeout();
+            model.handle_timeout(now);
+            said.extend(std::iter::from_fn(|| model.poll_message()));
+        }
+        let percents = said.iter().filter_map(|message| {
+            if let RobotMessage::Progress { percent, .. } = message {
+                Some(*percent)
+            } else {
+                None
+            }
+        });
+        let percents: Vec<u8> = percents.collect();
+        assert_eq!(percents, [0, 20, 40, 60, 80, 100]);
+    }
+
+    #[test]
+    fn a_restart_has_it_forget_its_goal_and_say_so() {
+        let mut model = Model::new(config(), Uptime::default());
+        let order = go_to(6.0, 8.0, 7);
+        model
+            .handle_order(CommandId(1), &order, Uptime::default())
+            .unwrap();
+        let restart = Order::Custom(brrbrr_proto::down::Action {
+            name: RESTART.to_owned(),
+            json: "null".to_owned(),
+        });
+        let later = Uptime::new(Duration::from_secs(1));
+        model.handle_order(CommandId(2), &restart, later).unwrap();
+        assert_eq!(run_on(&mut model).1, Some(RobotMessage::Started));
+        assert_eq!(run_on(&mut model).1, None);
+        assert_eq!(model.activity, Activity::Idle);
     }
 
     #[test]
