@@ -281,6 +281,9 @@ impl Carrier {
             }
             _ = self.stop.wait_for(|stop| *stop) => Ended::Stopped,
         };
+        if matches!(ended, Ended::Stopped) {
+            self.say_gone(&client, connection);
+        }
         if matches!(ended, Ended::Stopped) && client.try_disconnect().is_ok() {
             // A farewell keeps the broker from publishing the last will. The task ends with it.
             tokio::time::timeout(Duration::from_secs(1), &mut polling.0)
@@ -288,6 +291,15 @@ impl Carrier {
                 .ok();
         }
         ended
+    }
+
+    /// Says itself what the last will says when a connection breaks, or the relay would take the robot
+    /// for silent only after three beats.
+    fn say_gone(&self, client: &AsyncClient, connection: ConnectionId) {
+        if let Some(gone) = self.seal(*self.epochs.borrow(), &Gone { connection }) {
+            let topic = Topic::Presence(self.config.robot).to_string();
+            client.try_publish(topic, QoS::AtMostOnce, false, gone).ok();
+        }
     }
 
     fn options(&self) -> Option<(ConnectionId, MqttOptions)> {

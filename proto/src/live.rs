@@ -176,10 +176,10 @@ impl<T: Copy> PerField<T> {
 pub struct Age(u32);
 
 impl Age {
-    /// This long ago, rounded down.
+    /// This long ago, rounded up, so that nothing looks fresher than it is.
     #[must_use]
     pub fn new(age: Duration) -> Self {
-        Self(u32::try_from(age.as_millis() / 100).unwrap_or(u32::MAX))
+        Self(u32::try_from(age.as_nanos().div_ceil(100_000_000)).unwrap_or(u32::MAX))
     }
 
     /// How long ago.
@@ -263,8 +263,9 @@ mod tests {
     fn ages_are_whole_tenths_and_saturate() {
         let age = |millis| Age::new(Duration::from_millis(millis)).duration();
         assert_eq!(age(0), Duration::ZERO);
-        assert_eq!(age(99), Duration::ZERO);
-        assert_eq!(age(12_399), Duration::from_millis(12_300));
+        assert_eq!(age(1), Duration::from_millis(100));
+        assert_eq!(age(12_300), Duration::from_millis(12_300));
+        assert_eq!(age(12_301), Duration::from_millis(12_400));
         assert_eq!(Age::new(Duration::MAX), Age(u32::MAX));
         assert_eq!(Age(u32::MAX).duration().as_secs(), 429_496_729);
     }

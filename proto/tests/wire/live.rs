@@ -37,7 +37,7 @@ fn dated() -> Dated {
 fn live_frames_with_ages_are_pinned() {
     pin(
         &dated(),
-        "228001c0843d0000010e01000000000000e03f0000000001ac0201020000",
+        "228001c0843d0000010e01000000000000e03f0000000001ac0201030000",
     );
     let every = PerField {
         activity: Some(Age::new(Duration::ZERO)),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use brrbrr_proto::down::Welcome;
 use brrbrr_proto::id::{BootId, ConnectionId, HelloId};
+use brrbrr_proto::live::{Age, Dated, Live, PerField, RobotSide, Status};
 use brrbrr_proto::seal::{NONCE_BYTES, Secret};
 use brrbrr_proto::time::WallClock;
 use brrbrr_proto::up::{Batch, Disk, Gone, Item, Report, Up};
@@ -310,4 +311,87 @@ fn while_hellos_wait_few_robots_drain_at_full_speed() {
     }
     assert_eq!(fleet.load().hellos_waiting, 0);
     assert_eq!(fleet.load().drain_slots, 20);
+}
+
+fn contacts(fleet: &mut Fleet) -> Vec<(Contact, Option<Timestamp>)> {
+    let told = std::iter::from_fn(|| fleet.poll_contact());
+    told.map(|(_, presence)| (presence.contact, presence.since))
+        .collect()
+}
+
+fn show(fleet: &mut Fleet, robot: RobotId, count: u64, side: RobotSide, now: Now) {
+    let live = Dated {
+        live: Live {
+            session: SessionId(robot.number().into()),
+            count,
+            sampled: now.uptime,
+            status: Status {
+                robot_side: Some(side),
+                ..Status::default()
+            },
+        },
+        ages: PerField {
+            robot_side: Some(Age::new(Duration::from_secs(2))),
+            ..PerField::default()
+        },
+    };
+    let frame = frame::seal(&keys(), robot, EPOCH, &[0; NONCE_BYTES], &live).unwrap();
+    let topic = Topic::Live(RELAY, robot);
+    fleet.handle_frame(topic, &frame, now).unwrap();
+}
+
+#[test]
+fn the_fleet_tells_of_contacts_and_counts_them() {
+    let counts = |fleet: &Fleet| (fleet.load().online, fleet.load().degraded);
+    // The calendar stands still at this moment, whatever the other clock says.
+    let start = Timestamp::from_second(1_700_000_000).unwrap();
+    let ago = |seconds| Some(start - Duration::from_secs(seconds));
+    let mut fleet = Fleet::new(RELAY, GRANTS);
+    open(&mut fleet, robot(1), 0, now(1_000));
+    open(&mut fleet, robot(2), 0, now(1_000));
+    let online = (Contact::Online, ago(0));
+    assert_eq!(contacts(&mut fleet), [online, online]);
+    assert_eq!(counts(&fleet), (2, 0));
+    assert_eq!(
+        fleet.heard(now(4_000)),
+        [
+            (robot(1), start - Duration::from_secs(3)),
+            (robot(2), start - Duration::from_secs(3))
+        ]
+    );
+
+    show(&mut fleet, robot(1), 1, RobotSide::Up, now(5_000));
+    show(&mut fleet, robot(1), 2, RobotSide::Down, now(9_000));
+    // When it was said is known to the boards' clocks only within what the session has seen.
+    let told = contacts(&mut fleet);
+    assert!(
+        matches!(told[..], [(Contact::Degraded, Some(since))] if since <= ago(2).unwrap()),
+        "{told:?}"
+    );
+    assert_eq!(counts(&fleet), (1, 1));
+
+    gone(&mut fleet, robot(1), now(10_000));
+    assert_eq!(contacts(&mut fleet), []);
+    assert_eq!(counts(&fleet), (1, 1), "it may be straight back");
+    let heard: Vec<RobotId> = fleet
+        .heard(now(10_000))
+        .into_iter()
+        .map(|(robot, _)| robot)
+        .collect();
+    assert_eq!(heard, [robot(2)]);
+    let due = fleet.poll_timeout().unwrap();
+    let grace = presence::RETURN_GRACE;
+    assert_eq!(due, now(10_000).uptime.plus(grace));
+    fleet.handle_timeout(Now {
+        uptime: due,
+        ..now(0)
+    });
+    assert_eq!(
+        contacts(&mut fleet),
+        [(Contact::Offline, ago(grace.as_secs()))]
+    );
+    assert_eq!(counts(&fleet), (1, 0));
+
+    fleet.dismiss(robot(2), now(20_000));
+    assert_eq!(counts(&fleet), (0, 0));
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use brrbrr_relay::http::Settings;
+use brrbrr_relay::live::{Contact, Presence};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -47,6 +48,13 @@ fn with_grace(grace: Duration) -> Settings {
 #[tokio::test]
 async fn a_face_hears_which_robots_are_free_and_claims_one_by_its_name() {
     let server = Server::start().await;
+    // The other one is out of contact: its face may claim it, and no guest can be sent along.
+    let online = Presence {
+        contact: Contact::Online,
+        ..Presence::default()
+    };
+    let live = &server.services.live;
+    live.note_contacts(vec![(robot(1), online)]).await.unwrap();
     let mut face = Face::connect(server.address).await;
     let (name, robots) = face.event().await.unwrap();
     assert_eq!(name, "robots-available");

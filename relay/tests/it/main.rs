@@ -10,4 +10,5 @@ mod http_history;
 mod http_limits;
 mod http_malformed;
 mod http_server;
+mod http_status;
 mod storm;

@@ -5,7 +5,7 @@
 //! The robots are 500, or as many as `BRRBRR_STORM` says; each has its own connection, backlog and
 //! clock. The relay is the real program on its own files.
 
-mod robot;
+pub(crate) mod robot;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -300,12 +300,12 @@ fn status() -> Status {
 
 /// Packets that come in. Nothing is lost where waiting for one is given up.
 #[derive(Default)]
-struct Packets {
+pub(crate) struct Packets {
     bytes: Vec<u8>,
 }
 
 impl Packets {
-    async fn next(&mut self, stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
+    pub(crate) async fn next(&mut self, stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
         loop {
             if let Some(packet) = self.take() {
                 return Ok(packet);
