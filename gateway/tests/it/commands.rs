@@ -456,3 +456,27 @@ async fn a_calendar_of_the_relay_that_jumps_changes_no_deadline() {
     gateway.until_told(3).await;
     gateway.end().await;
 }
+
+#[tokio::test]
+async fn a_command_of_the_board_outlives_damage_with_its_key_and_its_history() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = spool_in(&folder);
+    let keyed = || Wish {
+        key: Some("k-1".to_owned()),
+        ..wish(go_to(1.0))
+    };
+    let gateway = Gateway::start(&path, 1_000.0).await;
+    let id = gateway.give(keyed()).await.id();
+    let before = gateway.until(id, Progress::Succeeded).await;
+    gateway.end().await;
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The header and the schema are gone, the rows are not.
+    bytes[..4096].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let gateway = Gateway::start(&path, 1_000.0).await;
+    let after = gateway.commands.find(id).await.unwrap();
+    assert_eq!(after, Some(before));
+    let again = gateway.commands.submit(keyed()).await.unwrap();
+    assert_eq!((again.is_new, again.command.id()), (false, id));
+    gateway.end().await;
+}
