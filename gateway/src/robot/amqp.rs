@@ -6,6 +6,11 @@
 //! connection a marker is sent through the queue: when it comes back, all that was said before has
 //! been heard. The consumer is exclusive, so it begins only after the broker has noticed the end of
 //! an earlier one and has put back what that one had not acknowledged.
+//!
+//! An order's deadline is asked for right before it is published, by the clock that goes on while the
+//! board sleeps, and a motion carries the rest of its time as the broker's own time to live. Only a
+//! board that falls asleep between the broker and a robot that is slow to take its orders can make one
+//! late: a broker's clock need not go on in its sleep.
 
 pub mod wire;
 

@@ -283,6 +283,24 @@ async fn an_order_without_a_robot_is_known_not_to_have_arrived() {
 }
 
 #[tokio::test]
+async fn an_order_whose_time_passed_while_the_board_slept_is_not_published() {
+    let config = config(&broker_url());
+    let gateway = Gateway::ready(&config).await;
+    let mut robot = Robot::start(&config).await;
+    // The deadline is a moment of the clock that goes on in the board's sleep, and the adapter asks
+    // that clock itself: it may be long past by the time the order is here.
+    let past = clock::uptime();
+    let orders = &gateway.handle.orders;
+    let reply = orders.execute(CommandId(1), go_to(), past).unwrap();
+    let Err(HandOverError::Away(why)) = patiently(reply).await.unwrap() else {
+        panic!("it was published");
+    };
+    assert!(why.contains("its time passed"), "{why}");
+    gateway.order(Order::Stop).await.unwrap();
+    assert_eq!(robot.hears().await, "stop");
+}
+
+#[tokio::test]
 async fn an_order_that_the_robot_has_no_word_for_is_refused() {
     let config = config(&broker_url());
     let gateway = Gateway::ready(&config).await;

@@ -85,8 +85,8 @@ async fn assert_holds(spool: &Spool, end: u64) {
 }
 
 /// A file system of its own, gone with the test.
-struct Mount {
-    folder: tempfile::TempDir,
+pub(crate) struct Mount {
+    pub(crate) folder: tempfile::TempDir,
     image: Option<PathBuf>,
 }
 
@@ -101,7 +101,7 @@ impl Mount {
     }
 
     /// A small disk in memory.
-    fn memory(size: &str) -> Option<Self> {
+    pub(crate) fn memory(size: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().to_str().unwrap();
         let size = format!("size={size}");
@@ -150,7 +150,7 @@ impl Mount {
         fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1").is_ok()
     }
 
-    fn spool(&self) -> PathBuf {
+    pub(crate) fn spool(&self) -> PathBuf {
         self.folder.path().join("spool.db")
     }
 }

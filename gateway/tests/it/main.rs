@@ -8,6 +8,7 @@
 )]
 
 mod amqp;
+mod commands;
 mod daemon;
 mod damage;
 mod drill;
