@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
 use crate::board_commands;
+use crate::building::BuildingCache;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event_loop::{self, Parts};
@@ -49,6 +50,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
         "gateway starts"
     );
 
+    let (building, problem) = BuildingCache::open(&config.data, clock.wall());
+    if let Some(error) = problem {
+        error!(%error, "the building has to come from a relay again");
+    }
     let random = || getrandom::u64().context("the operating system gives no random numbers");
     let (stop, stopped) = watch::channel(false);
     let (stop_robot, robot_stopped) = watch::channel(false);
@@ -85,6 +90,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
         posts,
         requests,
         motion_limit: config.motion_limit,
+        building,
         notifier: Notifier::from_environment(),
         sampler: config.telemetry.map(Sampler::new),
         bytes_per_second: config.max_bytes_per_second(),

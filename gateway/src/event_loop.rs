@@ -9,6 +9,7 @@
 //! Answers come from [`FuturesUnordered`], which polls new futures in the order in which they were
 //! pushed. So records reach the spool in the order in which they were made.
 
+mod building;
 mod commanding;
 mod giving;
 mod health;
@@ -33,6 +34,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::board_commands::{Request, Requests};
+use crate::building::{BuildingCache, CacheError};
 use crate::clock::Clock;
 use crate::clock::alarm::Alarm;
 use crate::command::{Commands, Ticket};
@@ -79,6 +81,8 @@ pub struct Parts {
     pub requests: Requests,
     /// For how long nothing may be heard of a running motion.
     pub motion_limit: Duration,
+    /// What is known of the building.
+    pub building: BuildingCache,
     /// The service manager.
     pub notifier: Notifier,
     /// What takes samples of the status, where telemetry is wanted.
@@ -142,6 +146,7 @@ enum Done {
     Looked(Box<spool::Result<SpoolState>>),
     Sampled(Vec<Record>, spool::Result<Appended>),
     Executed(CommandId, Result<(), HandOverError>),
+    BuildingKept(Result<(), CacheError>),
     Given(Box<Giving>, Box<spool::Result<GivenCommand>>),
     Asked(Box<Asking>, Box<spool::Result<Option<KeptCommand>>>),
 }
@@ -211,6 +216,7 @@ struct EventLoop {
     /// Commands of programs on the board that were passed on before they could be stored.
     late: Vec<Late>,
     is_stopping: bool,
+    building: BuildingCache,
     notifier: Notifier,
     pending: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Robot messages whose records are on their way to the disk.
@@ -245,6 +251,7 @@ impl EventLoop {
             posts,
             requests,
             motion_limit,
+            building,
             notifier,
             sampler,
             bytes_per_second,
@@ -261,6 +268,9 @@ impl EventLoop {
         }
         let mut commands = Commands::new(clock.boot(), state.commands, last_motion, now);
         commands.limit_motions(motion_limit);
+        if let Some(kept) = building.kept() {
+            link.know_building(kept.revision);
+        }
         Self {
             link,
             commands,
@@ -286,6 +296,7 @@ impl EventLoop {
             withdrawing: BTreeSet::new(),
             late: Vec::new(),
             is_stopping: false,
+            building,
             notifier,
             pending: FuturesUnordered::new(),
             writing: 0,
@@ -412,6 +423,7 @@ impl EventLoop {
             Done::Executed(id, result) => {
                 self.commands.handle_executed(id, result, now.uptime);
             }
+            Done::BuildingKept(outcome) => building::note(outcome),
         }
     }
 
@@ -481,6 +493,7 @@ impl EventLoop {
             } => self.store_commands(cursor, commands, received),
             LinkOutput::RenewEpoch => self.renew_epoch(Duration::ZERO),
             LinkOutput::Reconnect => self.uplink.reconnect.send_modify(|count| *count += 1),
+            LinkOutput::Building(news) => self.handle_building(news),
             LinkOutput::Opened(session, relay) => {
                 info!(%session, %relay, "session opened");
                 self.notifier.status("in session with a relay");

@@ -3,6 +3,8 @@
 
 pub mod app;
 pub mod board_commands;
+pub mod building;
+mod calendar;
 pub mod cli;
 pub mod clock;
 pub mod command;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{CommandId, Cursor, HelloId, RelayId, Seq, SessionId};
+use crate::id::{CommandId, Cursor, HelloId, RelayId, Revision, Seq, SessionId};
 use crate::live::Pose;
 use crate::time::{Uptime, WallClock};
 use crate::wire;
@@ -30,6 +30,10 @@ pub enum Down {
     Wait(Wait),
     /// The session is not known; say hello again.
     Rehello(Rehello),
+    /// A part of what there is to know of the building, or which revision is the newest.
+    Building(Part),
+    /// The building cannot be sent.
+    NoBuilding(NoBuilding),
 }
 
 /// Opens a session.
@@ -99,6 +103,31 @@ pub struct Wait {
 pub struct Rehello {
     /// The session it does not know.
     pub session: SessionId,
+}
+
+/// A part of what there is to know of the building. `building` says what it is a part of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// What the parts are together.
+    pub revision: Revision,
+    /// Which part, from 0 on.
+    pub part: u32,
+    /// How many there are. Zero: this only says which revision is the newest.
+    pub parts: u32,
+    /// The part; at most [`MAX_PART_BYTES`](crate::building::MAX_PART_BYTES).
+    #[serde(with = "wire::part")]
+    pub bytes: Vec<u8>,
+}
+
+/// The building cannot be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoBuilding {
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// A sentence for people.
+    pub reason: String,
 }
 
 /// Something a robot is asked to do.

@@ -117,6 +117,10 @@ hex_id! {
     Epoch(u64)
 }
 hex_id! {
+    /// What a building is at one time: a hash of its content, see `building`.
+    Revision(u128)
+}
+hex_id! {
     /// One boot of a robot's board, from the first half of the kernel's `boot_id`.
     BootId(u64)
 }

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod backoff;
+pub mod building;
 pub mod down;
 pub mod enrolment;
 pub mod frame;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::down::Order;
-use crate::id::{BootId, CommandId, ConnectionId, Cursor, HelloId, Seq, SessionId};
+use crate::id::{BootId, CommandId, ConnectionId, Cursor, HelloId, Revision, Seq, SessionId};
 use crate::live::{Pose, Status};
 use crate::time::{Stamp, Uptime, WallClock};
 use crate::version::Versions;
@@ -53,6 +53,8 @@ pub enum Up {
     Beat(Beat),
     /// How the spool is. Not answered.
     Report(Report),
+    /// Asks for a part of what there is to know of the building.
+    Wanted(Wanted),
 }
 
 /// A run of durable records.
@@ -118,6 +120,19 @@ pub struct Report {
     pub since: Uptime,
     /// A sentence for people; empty where there is nothing to add.
     pub detail: String,
+}
+
+/// Asks for a part of what there is to know of the building.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// When it was sent.
+    pub sent: Uptime,
+    /// What the gateway has; where it is the newest, the answer says only that.
+    pub have: Option<Revision>,
+    /// Which part of the newest is wanted, from 0 on.
+    pub part: u32,
 }
 
 /// How a gateway's storage is.

@@ -345,6 +345,15 @@ impl Fleet {
         self.share(now);
     }
 
+    /// What robots are told of the building may have changed.
+    pub fn handle_building_changed(&mut self, now: Now) {
+        let open = self.robots.iter().filter(|(_, member)| member.is_open);
+        let open: Vec<_> = open.map(|(robot, _)| *robot).collect();
+        for robot in open {
+            self.with(robot, now, Relay::handle_building_changed);
+        }
+    }
+
     /// The moment that [`Fleet::poll_timeout`] named has come, or any other.
     pub fn handle_timeout(&mut self, now: Now) {
         while let Some(&(at, robot)) = self.timers.first()
@@ -492,7 +501,8 @@ impl Fleet {
                 | Output::Load { .. }
                 | Output::Sent { .. }
                 | Output::Delivered(_)
-                | Output::Report(..) => {}
+                | Output::Report(..)
+                | Output::Building { .. } => {}
             }
             self.outputs.push_back((robot, output));
         }

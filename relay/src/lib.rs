@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod broker;
+pub mod building;
 pub mod catalog;
 pub mod cli;
 pub mod clock;

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use brrbrr_proto::id::{Epoch, RelayId, RobotId, SessionId};
+use brrbrr_proto::id::{Epoch, RelayId, Revision, RobotId, SessionId};
 use brrbrr_proto::link::Relay;
-use brrbrr_proto::link::relay::{Grants, Output};
+use brrbrr_proto::link::relay::{BuildingAnswer, Grants, Output};
 use brrbrr_proto::seal::{Keys, NONCE_BYTES};
 use brrbrr_proto::topic::{Topic, TopicKind};
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::broker::{BrokerHandle, Inbound};
+use crate::building;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, sleep_until};
 use crate::fleet::Fleet;
@@ -91,6 +92,7 @@ enum Input {
     Done(Done),
     Wake(BTreeSet<RobotId>),
     Removed(RobotId),
+    Building,
     Timeout,
     Sweep,
     Alive,
@@ -112,7 +114,11 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
         metrics,
     } = parts;
     let (done_tx, mut done) = mpsc::channel(DONE_QUEUE);
+    let (building_tx, mut building) = watch::channel(None);
+    let catalog = Arc::clone(&workers.catalog);
+    let looks = tokio::spawn(building::watch(catalog, Arc::clone(&wakeups), building_tx));
     let mut driver = Driver {
+        building: building.clone(),
         clock: Clock::start(),
         fleet: Fleet::new(relay, GRANTS),
         catalog: Arc::clone(&workers.catalog),
@@ -141,6 +147,7 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
             Some(done) = done.recv() => Input::Done(done),
             robots = wakeups.next() => Input::Wake(robots),
             Some(robot) = removed.recv() => Input::Removed(robot),
+            Ok(()) = building.changed() => Input::Building,
             () = sleep_until(timeout) => Input::Timeout,
             _ = sweep.tick() => Input::Sweep,
             _ = alive.tick() => Input::Alive,
@@ -156,6 +163,7 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
         driver.carry_out();
     }
     driver.note_alive();
+    looks.abort();
     // What was handed to the stores is finished, but nobody waits for a store that hangs.
     let finish = async { tokio::join!(driver.workers.finish(done), driver.contacts.finish()) };
     let drained = tokio::time::timeout(DRAIN_LIMIT, finish).await;
@@ -173,6 +181,7 @@ struct Driver {
     contacts: Contacts,
     /// How many robots the catalog had when it was last asked.
     robots: usize,
+    building: watch::Receiver<building::Known>,
     workers: Workers,
     /// Hellos of robots whose keys are to be looked up.
     look_ups: Admission<Inbound>,
@@ -195,6 +204,7 @@ impl Driver {
                 }
             }
             Input::Removed(robot) => self.remove(robot),
+            Input::Building => self.fleet.handle_building_changed(now),
             Input::Timeout => self.fleet.handle_timeout(now),
             Input::Sweep => self.sweep(),
             Input::Alive => self.note_alive(),
@@ -338,6 +348,9 @@ impl Driver {
             Done::LoadFailed(robot, session) => self
                 .fleet
                 .with(robot, now, |link| link.handle_load_failed(session, now)),
+            Done::Building(robot, session, answer) => {
+                self.answer_building(robot, session, answer);
+            }
         }
     }
 
@@ -380,6 +393,11 @@ impl Driver {
                 Output::Report(epoch, report) => {
                     self.down_job(robot, DownJob::Report(epoch, report));
                 }
+                Output::Building {
+                    session,
+                    have,
+                    part,
+                } => self.ask_building(robot, session, have, part),
                 Output::Opened(session) => {
                     info!(%robot, %session, "session opened");
                 }
@@ -435,11 +453,59 @@ impl Driver {
     }
 
     fn down_job(&mut self, robot: RobotId, job: DownJob) {
-        if let Err(DownJob::Load { session, .. }) = self.workers.down(robot, job) {
-            let now = self.clock.now();
-            self.fleet
-                .with(robot, now, |link| link.handle_load_failed(session, now));
+        let Err(refused) = self.workers.down(robot, job) else {
+            return;
+        };
+        let now = self.clock.now();
+        match refused {
+            DownJob::Load { session, .. } => self
+                .fleet
+                .with(robot, now, |link| link.handle_load_failed(session, now)),
+            DownJob::Building { session, .. } => self.answer_building(robot, session, None),
+            // Said again by the robot, or by the next of its kind.
+            DownJob::Sent { .. }
+            | DownJob::MarkSent
+            | DownJob::Delivered(_)
+            | DownJob::Status(_)
+            | DownJob::Report(..) => {}
         }
+    }
+
+    fn ask_building(
+        &mut self,
+        robot: RobotId,
+        session: SessionId,
+        have: Option<Revision>,
+        part: Option<u32>,
+    ) {
+        let known = self.building.borrow().clone();
+        match known {
+            Some(Ok(shared)) => {
+                let job = DownJob::Building {
+                    session,
+                    shared,
+                    have,
+                    part,
+                };
+                self.down_job(robot, job);
+            }
+            Some(Err(reason)) => {
+                let refused = BuildingAnswer::Refused(reason);
+                self.answer_building(robot, session, Some(refused));
+            }
+            None => self.answer_building(robot, session, None),
+        }
+    }
+
+    fn answer_building(
+        &mut self,
+        robot: RobotId,
+        session: SessionId,
+        answer: Option<BuildingAnswer>,
+    ) {
+        let now = self.clock.now();
+        self.fleet
+            .with(robot, now, |link| link.handle_building(session, answer));
     }
 }
 

@@ -1,4 +1,5 @@
-//! Tells the session driver which robots have something new in their ledger.
+//! Tells the session driver which robots have something new in their ledger, and that the building
+//! may have changed.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -11,6 +12,7 @@ use tokio::sync::Notify;
 pub struct Wakeups {
     robots: Mutex<BTreeSet<RobotId>>,
     arrived: Notify,
+    building: Notify,
 }
 
 impl Wakeups {
@@ -29,6 +31,16 @@ impl Wakeups {
             }
             self.arrived.notified().await;
         }
+    }
+
+    /// Has the building looked at soon: something in the catalog was written that robots are told.
+    pub fn change_building(&self) {
+        self.building.notify_one();
+    }
+
+    /// Waits until the building may have changed. Cancel-safe.
+    pub async fn building_changed(&self) {
+        self.building.notified().await;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<RobotId>> {

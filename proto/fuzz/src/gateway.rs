@@ -101,6 +101,8 @@ impl Driver {
                 commands.session = session.unwrap_or(commands.session);
             }
             Down::Rehello(rehello) => rehello.session = session.unwrap_or(rehello.session),
+            Down::Building(part) => part.session = session.unwrap_or(part.session),
+            Down::NoBuilding(no) => no.session = session.unwrap_or(no.session),
         }
     }
 
@@ -148,7 +150,7 @@ impl Driver {
                 }
                 Output::Opened(session, _) => self.session = Some(session),
                 Output::Closed(_) => self.session = None,
-                Output::Up(..) | Output::Live(..) | Output::Reconnect => {}
+                Output::Up(..) | Output::Live(..) | Output::Building(_) | Output::Reconnect => {}
             }
         }
         assert!(count <= OUTPUTS_PER_STEP, "{count} outputs from one step");

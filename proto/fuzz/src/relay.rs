@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use brrbrr_proto::down::{Command, Order};
 use brrbrr_proto::frame::MAX_FRAME_BYTES;
-use brrbrr_proto::id::{CommandId, Cursor, Epoch, RelayId, Seq, SessionId};
+use brrbrr_proto::id::{CommandId, Cursor, Epoch, RelayId, Revision, Seq, SessionId};
 use brrbrr_proto::link::Relay;
-use brrbrr_proto::link::relay::{Grants, Ledger, Now, Output, Store, bytes_of};
+use brrbrr_proto::link::relay::{BuildingAnswer, Grants, Ledger, Now, Output, Store, bytes_of};
 use brrbrr_proto::live::Dated;
 use brrbrr_proto::time::{Uptime, WallClock};
 use brrbrr_proto::up::{Gone, Hello, Up};
@@ -29,6 +29,7 @@ struct Driver {
     sessions: u64,
     recall: Option<SessionId>,
     load: Option<(SessionId, Seq)>,
+    building: Option<SessionId>,
     stores: VecDeque<Store>,
     session: Option<SessionId>,
     /// Where the current session's next store must begin; none where it may begin again.
@@ -48,6 +49,7 @@ pub fn link_relay_up(data: &[u8]) {
         sessions: 0,
         recall: None,
         load: None,
+        building: None,
         stores: VecDeque::new(),
         session: None,
         due: None,
@@ -67,7 +69,7 @@ pub fn link_relay_up(data: &[u8]) {
 impl Driver {
     fn step(&mut self, input: &mut Input) {
         let now = self.now;
-        match input.byte() % 14 {
+        match input.byte() % 16 {
             0 => self.hello(input),
             1 => {
                 if let Some(session) = self.recall.take() {
@@ -113,6 +115,14 @@ impl Driver {
             }
             9 => self.now.wall = WallClock(i64::from_le_bytes(input.number().to_le_bytes())),
             10 => self.relay.handle_timeout(now),
+            11 => self.relay.handle_building_changed(),
+            12 => {
+                if let Some(session) = self.building.take() {
+                    let newest = BuildingAnswer::Newest(Revision(u128::from(input.byte() % 4)));
+                    let answer = Some(newest).filter(|_| !input.byte().is_multiple_of(4));
+                    self.relay.handle_building(session, answer);
+                }
+            }
             _ => self.up(input),
         }
     }
@@ -141,6 +151,7 @@ impl Driver {
                         beat.down.epoch = self.ledger.epoch;
                     }
                     Up::Report(report) => report.session = newest,
+                    Up::Wanted(wanted) => wanted.session = newest,
                 }
             }
             let epoch = Epoch(u64::from(!choice.is_multiple_of(16)));
@@ -184,6 +195,10 @@ impl Driver {
                     self.due = None;
                 }
                 Output::Closed(_) => self.session = None,
+                Output::Building { session, .. } => {
+                    let before = self.building.replace(session);
+                    assert_ne!(before, Some(session), "two questions at a time");
+                }
                 Output::Send(..)
                 | Output::Sent { .. }
                 | Output::Status(..)

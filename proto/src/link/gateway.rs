@@ -7,6 +7,7 @@
 //!                            +--> Offline (the relay has more than the spool ever had) --renewed--> Greeting
 //! ```
 
+mod building;
 mod pace;
 mod session;
 
@@ -21,6 +22,8 @@ use crate::live::{Age, Dated, Live, PerField, Status};
 use crate::time::{Stamp, Uptime};
 use crate::up::{Beat, Disk, Event, Hello, Item, Loss, Record, Report, Tombstone, Up};
 use crate::version::Versions;
+pub use building::BuildingNews;
+use building::Fetch;
 use pace::Pace;
 use session::{ReadState, Session};
 
@@ -100,6 +103,8 @@ pub enum Output {
     RenewEpoch,
     /// Drop the MQTT connection and make a new one.
     Reconnect,
+    /// What came of asking for the building.
+    Building(BuildingNews),
     /// A session is open.
     Opened(SessionId, RelayId),
     /// The session is over. What is not acknowledged stays in the spool.
@@ -140,6 +145,7 @@ pub struct Gateway {
     has_news: bool,
     disk: DiskState,
     bytes_per_second: Option<u32>,
+    building: Fetch,
     outputs: VecDeque<Output>,
 }
 
@@ -191,6 +197,7 @@ impl Gateway {
                 oldest: None,
             },
             bytes_per_second: None,
+            building: Fetch::new(seed.rotate_left(32)),
             outputs: VecDeque::new(),
         }
     }
@@ -226,6 +233,8 @@ impl Gateway {
             Down::Commands(commands) => self.handle_commands(commands, now.uptime),
             Down::Wait(wait) => self.handle_wait(wait, now.uptime),
             Down::Rehello(rehello) => self.handle_rehello(rehello, now),
+            Down::Building(part) => self.handle_building(part, now.uptime),
+            Down::NoBuilding(no) => self.handle_no_building(no, now.uptime),
         }
     }
 
@@ -338,7 +347,7 @@ impl Gateway {
                 ]
                 .into_iter()
                 .flatten()
-                .chain([session.beat_at, session.silent_at()])
+                .chain([session.beat_at, session.silent_at(), self.building.due_at()])
                 .min()
             }
         }
@@ -375,6 +384,7 @@ impl Gateway {
         }
         self.send_live(now.uptime);
         self.pump(now.uptime);
+        self.ask_building(now.uptime);
     }
 
     fn handle_welcome(&mut self, welcome: &Welcome, now: Stamp) {
@@ -419,6 +429,7 @@ impl Gateway {
             sample.sampled = now.uptime;
             self.has_news = true;
         }
+        self.building.handle_opened(now.uptime);
         self.beat(now.uptime);
         self.send_live(now.uptime);
         self.report(now.uptime);

@@ -9,17 +9,20 @@
 //! wake  -> Load   -> handle_loaded   -> commands -> beat -> Delivered
 //! ```
 
+mod building;
 mod clock;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+pub use building::BuildingAnswer;
+use building::BuildingState;
 pub use clock::BoardClock;
 use clock::{Anchor, SessionClock};
 
 use super::{COMMANDS_TIMEOUT, LONGEST_INTERVAL, SHORTEST_BEAT_INTERVAL, SILENT_BEATS};
 use crate::down::{Ack, Command, Commands, Down, Rehello, Wait, Welcome};
-use crate::id::{Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
+use crate::id::{Cursor, Epoch, HelloId, RelayId, Revision, Seq, SessionId};
 use crate::live::{Dated, PerField, Status};
 use crate::time::{Uptime, WallClock};
 use crate::up::{Batch, Beat, Gone, Hello, Item, Report, Up};
@@ -104,6 +107,15 @@ pub enum Output {
     Status(Status, Duration, PerField<Duration>),
     /// How the robot's spool of this epoch is.
     Report(Epoch, Report),
+    /// Say what there is to know of the building, and call [`Relay::handle_building`].
+    Building {
+        /// To be handed back.
+        session: SessionId,
+        /// The revision that the robot has: where it is the newest, nothing else is to be said.
+        have: Option<Revision>,
+        /// The part that it wants; `None` where only the newest revision is wanted.
+        part: Option<u32>,
+    },
     /// The robot has a session.
     Opened(SessionId),
     /// The robot's session is over or out of use.
@@ -175,6 +187,7 @@ struct Session {
     heard_at: Uptime,
     live_count: u64,
     down: DownState,
+    building: BuildingState,
 }
 
 #[derive(Debug)]
@@ -308,6 +321,7 @@ impl Relay {
                 loading: false,
                 more: true,
             },
+            building: BuildingState::default(),
         });
         self.outputs
             .push_back(Output::Send(greeting.epoch, Down::Welcome(welcome)));
@@ -319,6 +333,7 @@ impl Relay {
             Up::Batch(batch) => (batch.session, batch.sent),
             Up::Beat(beat) => (beat.session, beat.sent),
             Up::Report(report) => (report.session, report.sent),
+            Up::Wanted(wanted) => (wanted.session, wanted.sent),
         };
         self.promote(id);
         let Some(session) = self.session.as_mut().filter(|s| s.id == id) else {
@@ -338,6 +353,7 @@ impl Relay {
                 session.robot_next = session.robot_next.max(report.next);
                 self.outputs.push_back(Output::Report(epoch, report));
             }
+            Up::Wanted(wanted) => self.handle_wanted(wanted),
         }
     }
 

@@ -11,6 +11,7 @@
     reason = "a scenario looks for one kind of output"
 )]
 
+mod building;
 mod clock;
 mod fuzzed;
 mod grants;

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use brrbrr_proto::building::{Building, Itself, Place, Shared};
 use brrbrr_proto::down::{Command, Commands, Down, Order, Welcome};
 use brrbrr_proto::id::{
-    BootId, CommandId, ConnectionId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId,
+    BootId, CommandId, ConnectionId, Cursor, Epoch, HelloId, RelayId, Revision, Seq, SessionId,
 };
-use brrbrr_proto::link::gateway::{Closed, Output as FromGateway, SpoolView};
-use brrbrr_proto::link::relay::{Grants, Ledger, Now, Output as FromRelay, bytes_of};
+use brrbrr_proto::link::gateway::{BuildingNews, Closed, Output as FromGateway, SpoolView};
+use brrbrr_proto::link::relay::{
+    BuildingAnswer, Grants, Ledger, Now, Output as FromRelay, bytes_of,
+};
 use brrbrr_proto::link::{COMMANDS_PER_FRAME, Gateway, Relay};
 use brrbrr_proto::live::{Dated, PerField, Status};
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
@@ -68,6 +71,15 @@ pub struct Pair {
     pub renewed_ledgers: u32,
     pub statuses: Vec<Status>,
     pub reports: Vec<Report>,
+    /// What the relay's catalog says of the building.
+    pub catalog: (Vec<Place>, Itself),
+    /// What the gateway has of it.
+    pub building: Option<(Revision, Building)>,
+    /// How often the relay said that this is the newest.
+    pub confirmed: u32,
+    /// One of so many answers of the relay about the building is lost, and of the questions.
+    pub loses_parts: Option<u32>,
+    chance: u32,
     connection: Option<ConnectionId>,
     ids: u64,
 }
@@ -110,6 +122,11 @@ impl Pair {
             renewed_ledgers: 0,
             statuses: Vec::new(),
             reports: Vec::new(),
+            catalog: (Vec::new(), itself(7)),
+            building: None,
+            confirmed: 0,
+            loses_parts: None,
+            chance: 1,
             connection: None,
             ids: 100,
         }
@@ -146,6 +163,9 @@ impl Pair {
         self.disconnect();
         let seed = self.draw();
         self.gateway = Gateway::new(self.spool.view, self.spool.down, "pair".to_owned(), seed);
+        if let Some((revision, _)) = &self.building {
+            self.gateway.know_building(*revision);
+        }
         self.session = None;
         self.connect();
     }
@@ -298,6 +318,12 @@ impl Pair {
                 };
                 self.gateway.handle_renewed(self.spool.view, self.stamp());
             }
+            FromGateway::Building(BuildingNews::Whole(revision, content)) => {
+                let building = Building::decode(revision, &content);
+                self.building = Some((revision, building.expect("belongs to its revision")));
+            }
+            FromGateway::Building(BuildingNews::Newest) => self.confirmed += 1,
+            FromGateway::Building(BuildingNews::Refused(reason)) => panic!("refused: {reason}"),
             FromGateway::Reconnect => self.reconnects += 1,
             FromGateway::Opened(session, _) => self.session = Some(session),
             FromGateway::Closed(reason) => {
@@ -310,7 +336,11 @@ impl Pair {
     fn publish(&mut self, frame: UpFrame) {
         let epoch = self.spool.view.epoch;
         self.sent_up.push((epoch, frame.clone()));
-        let is_lost = self.loses_batches && matches!(frame, UpFrame::Up(Up::Batch(_)));
+        let is_lost = match &frame {
+            UpFrame::Up(Up::Batch(_)) => self.loses_batches,
+            UpFrame::Up(Up::Wanted(_)) => self.loses_now(),
+            _ => false,
+        };
         if !self.is_cut && !is_lost {
             self.deliver_up(epoch, frame);
         }
@@ -320,7 +350,8 @@ impl Pair {
         match output {
             FromRelay::Send(epoch, down) => {
                 self.sent_down.push((epoch, down.clone()));
-                if !self.is_cut && epoch == self.spool.view.epoch {
+                let is_lost = matches!(down, Down::Building(_)) && self.loses_now();
+                if !self.is_cut && !is_lost && epoch == self.spool.view.epoch {
                     self.gateway.handle_down(down, self.stamp());
                 }
             }
@@ -365,8 +396,27 @@ impl Pair {
             }
             FromRelay::Status(status, _, _) => self.statuses.push(status),
             FromRelay::Report(_, report) => self.reports.push(report),
+            FromRelay::Building {
+                session,
+                have,
+                part,
+            } => {
+                let shared = Shared::new(&self.catalog.0, &[]).expect("fits");
+                let offer = shared.of(&self.catalog.1).expect("fits");
+                let answer = BuildingAnswer::of(&offer, have, part);
+                self.relay.handle_building(session, Some(answer));
+            }
             FromRelay::Sent { .. } | FromRelay::Opened(_) | FromRelay::Closed(_) => {}
         }
+    }
+
+    fn loses_now(&mut self) -> bool {
+        // The generator of Numerical Recipes; its upper half is chance enough.
+        let next = self.chance.wrapping_mul(1_664_525);
+        self.chance = next.wrapping_add(1_013_904_223);
+        let chance = self.chance >> 16;
+        self.loses_parts
+            .is_some_and(|every| chance.is_multiple_of(every))
     }
 
     fn recall(&mut self, session: SessionId, epoch: Epoch) {
@@ -383,6 +433,31 @@ impl Pair {
             .and_then(|items| items.last());
         last.map_or(Seq::FIRST, |(at, item)| at.plus(item.covers))
     }
+}
+
+/// A robot that serves this floor.
+pub fn itself(floor: i32) -> Itself {
+    Itself {
+        name: "guide-7".to_owned(),
+        floor,
+        home: None,
+    }
+}
+
+/// So many places of a building.
+pub fn places(count: i64) -> Vec<Place> {
+    let place = |id| Place {
+        id,
+        name: format!("place {id}"),
+        aliases: Vec::new(),
+        floor: 7,
+        x: 1.0,
+        y: 2.0,
+        description: Some("somewhere near the window".to_owned()),
+        thumburl: None,
+        mapurl: None,
+    };
+    (1..=count).map(place).collect()
 }
 
 /// A gateway alone with `waiting` records in its spool.

@@ -597,7 +597,7 @@ impl World {
                 self.disconnect();
                 self.connect();
             }
-            FromGateway::Opened(..) | FromGateway::Closed(_) => {}
+            FromGateway::Building(_) | FromGateway::Opened(..) | FromGateway::Closed(_) => {}
         }
     }
 
@@ -642,7 +642,9 @@ impl World {
                 assert!(cursor.next <= stored, "delivered before it was stored");
                 self.disk.delivered(cursor);
             }
-            FromRelay::Status(..)
+            // No building here: the questions are asked again and again.
+            FromRelay::Building { .. }
+            | FromRelay::Status(..)
             | FromRelay::Report(..)
             | FromRelay::Opened(_)
             | FromRelay::Closed(_) => {}

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a failing check panics")]
 
 mod bounds;
+mod building;
 mod commands;
 mod live;
 mod message;

@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 use brrbrr_proto::down::{
-    Ack, Action, Command, Commands, Down, GoTo, Order, Rehello, Wait, Welcome,
+    Ack, Action, Command, Commands, Down, GoTo, NoBuilding, Order, Part, Rehello, Wait, Welcome,
 };
 use brrbrr_proto::id::{
-    BootId, CommandId, ConnectionId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId,
+    BootId, CommandId, ConnectionId, Cursor, Epoch, HelloId, RelayId, Revision, Seq, SessionId,
 };
 use brrbrr_proto::live::{Activity, Live, Pose, RobotSide, Status};
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
 use brrbrr_proto::up::{
     Alarm, Arrived, Batch, Beat, CommandUpdate, Custom, Disk, Event, Gone, Hello, Item, Loss,
-    Progress, Record, Report, Severity, Span, Thinned, Tombstone, Up,
+    Progress, Record, Report, Severity, Span, Thinned, Tombstone, Up, Wanted,
 };
 use brrbrr_proto::version::Versions;
 use proptest::collection::vec;
@@ -184,7 +184,16 @@ pub fn up() -> BoxedStrategy<Up> {
             })
         },
     );
-    prop_oneof![3 => batch, 1 => beat, 1 => report].boxed()
+    let wanted = (number(), uptime(), option::of(revision()), part());
+    let wanted = wanted.prop_map(|(session, sent, have, part)| {
+        Up::Wanted(Wanted {
+            session: SessionId(session),
+            sent,
+            have,
+            part,
+        })
+    });
+    prop_oneof![3 => batch, 1 => beat, 1 => report, 1 => wanted].boxed()
 }
 
 pub fn live() -> BoxedStrategy<Live> {
@@ -225,6 +234,40 @@ fn command() -> BoxedStrategy<Command> {
             order,
         })
         .boxed()
+}
+
+fn revision() -> BoxedStrategy<Revision> {
+    prop_oneof![4 => 0_u128..4, 1 => any::<u128>()]
+        .prop_map(Revision)
+        .boxed()
+}
+
+fn part() -> BoxedStrategy<u32> {
+    prop_oneof![4 => 0_u32..4, 1 => any::<u32>()].boxed()
+}
+
+fn building() -> BoxedStrategy<Down> {
+    let part = (
+        number(),
+        revision(),
+        part(),
+        part(),
+        vec(any::<u8>(), 0..40),
+    );
+    let part = part.prop_map(|(session, revision, part, parts, bytes)| {
+        Down::Building(Part {
+            session: SessionId(session),
+            revision,
+            part,
+            parts,
+            bytes,
+        })
+    });
+    let no = (number(), text()).prop_map(|(session, reason)| {
+        let session = SessionId(session);
+        Down::NoBuilding(NoBuilding { session, reason })
+    });
+    prop_oneof![4 => part, 1 => no].boxed()
 }
 
 pub fn down() -> BoxedStrategy<Down> {
@@ -276,6 +319,7 @@ pub fn down() -> BoxedStrategy<Down> {
         3 => welcome,
         2 => ack,
         3 => commands,
+        2 => building(),
         1 => wait.prop_map(|(hello, pause)| Down::Wait(Wait { hello, pause })),
         1 => number().prop_map(|id| Down::Rehello(Rehello { session: SessionId(id) })),
     ]

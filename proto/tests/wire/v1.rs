@@ -21,7 +21,7 @@ use brrbrr_proto::up::{
 };
 use brrbrr_proto::version::{self, Versions};
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -72,12 +72,14 @@ async fn list(services: &Services, call: &Call) -> Result<Response, HttpError> {
 async fn add(services: &Services, call: &Call) -> Result<Response, HttpError> {
     call.admin(services).await?;
     let event = services.catalog.add_happening(details(call)?).await?;
+    services.wakeups.change_building();
     Ok(json(serde_json::to_string(&EventView::plain(&event))?))
 }
 
 async fn remove(services: &Services, call: &Call, id: i64) -> Result<Response, HttpError> {
     call.admin(services).await?;
     services.catalog.remove_happening(id).await?;
+    services.wakeups.change_building();
     Ok(no_content())
 }
 

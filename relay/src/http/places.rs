@@ -88,18 +88,21 @@ pub(super) fn page_for(found: &Found<'_>) -> Page {
 async fn add(services: &Services, call: &Call) -> Result<Response, HttpError> {
     call.admin(services).await?;
     let place = services.catalog.add_place(details(call)?).await?;
+    services.wakeups.change_building();
     Ok(json(serde_json::to_string(&place)?))
 }
 
 async fn change(services: &Services, call: &Call, id: i64) -> Result<Response, HttpError> {
     call.admin(services).await?;
     let place = services.catalog.change_place(id, details(call)?).await?;
+    services.wakeups.change_building();
     Ok(json(serde_json::to_string(&place)?))
 }
 
 async fn remove(services: &Services, call: &Call, id: i64) -> Result<Response, HttpError> {
     call.admin(services).await?;
     services.catalog.remove_place(id).await?;
+    services.wakeups.change_building();
     Ok(no_content())
 }
 

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use brrbrr_proto::building::Shared;
 use brrbrr_proto::down::Command;
-use brrbrr_proto::id::{Cursor, Epoch, RobotId, Seq, SessionId};
+use brrbrr_proto::id::{Cursor, Epoch, Revision, RobotId, Seq, SessionId};
 use brrbrr_proto::link::COMMANDS_PER_FRAME;
-use brrbrr_proto::link::relay::{Ledger, Store, bytes_of};
+use brrbrr_proto::link::relay::{BuildingAnswer, Ledger, Store, bytes_of};
 use brrbrr_proto::live::{PerField, Status};
 use brrbrr_proto::up::{Disk, MAX_BATCH_ITEMS, Report};
 use jiff::Timestamp;
@@ -20,6 +21,7 @@ use tracing::{error, info, warn};
 
 use super::metrics::LinkMetrics;
 use super::random_u64;
+use crate::building;
 use crate::catalog::{Catalog, DownStream, LedgerEntry};
 use crate::clock::sleep_until;
 use crate::journal::history::without_leaps;
@@ -125,6 +127,17 @@ pub enum DownJob {
     Status(Box<(Status, PerField<Duration>)>),
     /// How the spool of this epoch is.
     Report(Epoch, Report),
+    /// The robot asks for its building. See [`brrbrr_proto::link::relay::Output::Building`].
+    Building {
+        /// To be handed back.
+        session: SessionId,
+        /// What all robots are told.
+        shared: Arc<Shared>,
+        /// What the robot has.
+        have: Option<Revision>,
+        /// What it wants.
+        part: Option<u32>,
+    },
 }
 
 /// What a worker has finished.
@@ -146,6 +159,8 @@ pub enum Done {
     Loaded(RobotId, SessionId, Seq, Vec<Command>),
     /// See [`brrbrr_proto::link::Relay::handle_load_failed`].
     LoadFailed(RobotId, SessionId),
+    /// See [`brrbrr_proto::link::Relay::handle_building`].
+    Building(RobotId, SessionId, Option<BuildingAnswer>),
 }
 
 /// The workers of all robots.
@@ -384,6 +399,20 @@ impl Worker {
                 }
                 DownJob::Report(epoch, report) => {
                     self.hear_spool(epoch, report).await;
+                    Ok(())
+                }
+                DownJob::Building {
+                    session,
+                    shared,
+                    have,
+                    part,
+                } => {
+                    let itself = catalog.robot(robot).await;
+                    let answer = itself.map(|itself| building::answer(&shared, itself, have, part));
+                    let answer = answer
+                        .inspect_err(|error| warn!(%robot, %error, "the building is not sent"));
+                    self.report(Done::Building(robot, session, answer.ok()))
+                        .await;
                     Ok(())
                 }
             };

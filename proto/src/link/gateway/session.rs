@@ -28,7 +28,7 @@ const LIFE_SPREAD: Duration = Duration::from_secs(3600);
 /// How much of a command's delay may go unnoticed because the welcome was late as well.
 const HIDDEN_DELAY: Duration = Duration::from_secs(1);
 /// What seal, topic, MQTT, TCP and IP add to a batch, near enough.
-const FRAME_BYTES: usize = 200;
+pub(super) const FRAME_BYTES: usize = 200;
 
 /// A session, from its welcome to its end.
 #[derive(Debug)]

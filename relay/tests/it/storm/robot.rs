@@ -248,7 +248,7 @@ impl Robot {
                     opened.entry(self.id).or_insert_with(Instant::now);
                 }
                 Output::Reconnect => verdict = Verdict::Reconnect,
-                Output::Release { .. } | Output::Closed(_) => {}
+                Output::Release { .. } | Output::Building(_) | Output::Closed(_) => {}
                 Output::Store { .. } | Output::RenewEpoch => panic!("{output:?}"),
             }
         }
