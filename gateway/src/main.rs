@@ -11,7 +11,9 @@ use brrbrr_gateway::local::ControlError;
 use brrbrr_gateway::uplink::UplinkError;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// It failed; trying again may help.
 const FAILURE: u8 = 1;
@@ -56,14 +58,17 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 fn set_up_log() -> anyhow::Result<()> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(filter) => EnvFilter::try_new(filter)?,
-        Err(_) => EnvFilter::new("info"),
+    // Not the filter with regular expressions, which takes 150 KB of the board.
+    let filter: Targets = match std::env::var("RUST_LOG") {
+        Ok(filter) => filter.parse()?,
+        Err(_) => Targets::new().with_default(LevelFilter::INFO),
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(filter)
         .init();
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brrbrr_gateway::board_commands::{self, BoardCommands, Given, Refusal, Wish};
+use brrbrr_gateway::building::BuildingCache;
 use brrbrr_gateway::clock::Clock;
 use brrbrr_gateway::event_loop::{self, EventLoopError, Parts};
 use brrbrr_gateway::notify::Notifier;
@@ -73,6 +74,8 @@ impl Gateway {
             max_bytes: 16 << 20,
             min_free_bytes: 0,
         };
+        let (building, problem) = BuildingCache::open(path.parent().unwrap(), clock.wall());
+        assert!(problem.is_none(), "{problem:?}");
         let path = path.to_owned();
         let opening = move || Spool::open(&path, limits, clock.wall()).unwrap();
         let (spool, state) = tokio::task::spawn_blocking(opening).await.unwrap();
@@ -111,6 +114,7 @@ impl Gateway {
             robot,
             uplink,
             board: board.clone(),
+            building,
             posts,
             requests,
             motion_limit: Duration::from_secs(1800),

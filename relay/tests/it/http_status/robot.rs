@@ -229,7 +229,7 @@ impl Board {
                 Output::Up(relay, up) => self.packet(Topic::Up(relay, self.id), &up),
                 Output::Live(relay, live) => self.packet(Topic::Live(relay, self.id), &live),
                 Output::Reconnect => return (bytes, false),
-                Output::Opened(..) | Output::Closed(_) => continue,
+                Output::Opened(..) | Output::Building(_) | Output::Closed(_) => continue,
                 Output::Read { .. }
                 | Output::Release { .. }
                 | Output::Store { .. }
