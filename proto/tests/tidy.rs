@@ -93,6 +93,10 @@ const READS_INSTANTS: &[(&str, &str)] = &[
         "driver: how long a commit lingers",
     ),
     (
+        "relay/src/http/commands.rs",
+        "driver: how long a caller waits for a command's end",
+    ),
+    (
         "relay/src/broker/fabric.rs",
         "driver: time limit of the start",
     ),

@@ -17,8 +17,10 @@ use tracing::{info, warn};
 use crate::broker::{self, Authenticate, BrokerConfig, Credentials, Limits, Refused};
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::catalog::{Catalog, CatalogError};
+use crate::changes::Changes;
 use crate::config::{Config, TlsFiles};
 use crate::data_dir::Listening;
+use crate::endings::Endings;
 use crate::http::turns::Turns;
 use crate::http::{self, Services, Settings};
 use crate::journal::Journal;
@@ -77,7 +79,8 @@ pub async fn run(
     let metrics = Arc::new(Metrics::new(broker.clone()));
     let wakeups = Arc::new(Wakeups::default());
     let (removed_tx, removed) = mpsc::channel(REMOVED);
-    let stores = Stores::new(&catalog, &journal, &live, &metrics.link);
+    let changes = Arc::new(Changes::default());
+    let stores = Stores::new(&catalog, &journal, &live, &metrics.link, &changes);
     let (stop_sessions, sessions_stopped) = watch::channel(false);
     let mut sessions = tokio::spawn(session::run(
         session::Parts {
@@ -92,12 +95,18 @@ pub async fn run(
         sessions_stopped,
     ));
 
+    let endings = Endings::new(&catalog, &live, &changes, &metrics.link);
+    let (stop_endings, endings_stopped) = watch::channel(false);
+    let ending = tokio::spawn(endings.clone().run(turned(endings_stopped)));
+
     let services = Arc::new(Services {
         catalog,
         live,
         journal,
         push: Push::default(),
         wakeups,
+        changes,
+        endings,
         metrics,
         removed: removed_tx,
         turns: Turns::default(),
@@ -128,6 +137,7 @@ pub async fn run(
     // Callers first, then robots, then the broker: each may still need what comes after it.
     notify(&[sd_notify::NotifyState::Stopping]);
     end("the HTTP server", &stop_http, http).await;
+    end("the ending of commands", &stop_endings, ending).await;
     end("the session driver", &stop_sessions, sessions).await;
     stop.send_replace(true);
     drop(lock);
@@ -164,6 +174,7 @@ fn authenticate(catalog: Arc<dyn Catalog>) -> Authenticate {
             let secret = catalog.secret(robot).await.map_err(|error| match error {
                 CatalogError::Missing(_) => Refused::BadCredentials,
                 CatalogError::Conflict(_)
+                | CatalogError::Full(_)
                 | CatalogError::UnknownPlace { .. }
                 | CatalogError::Away(_)
                 | CatalogError::Corrupt(_) => {

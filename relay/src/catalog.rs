@@ -3,21 +3,25 @@
 //! Every implementation passes the same conformance suite. Methods that change something are
 //! transactions: they happen whole and durably, or not at all.
 
+pub mod command;
 pub mod sqlite;
 
 #[cfg(test)]
 pub(crate) mod conformance;
 
 use async_trait::async_trait;
-use brrbrr_proto::down::Order;
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, RobotId, Seq};
 use brrbrr_proto::live::Pose;
 use brrbrr_proto::seal::Secret;
-use brrbrr_proto::up::{CommandUpdate, Progress};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use unicode_normalization::UnicodeNormalization;
+
+pub use command::{
+    Advance, Cancellation, Change, CommandState, DownStream, LedgerEntry, LedgerUpdate, NewCommand,
+    Page, Transition,
+};
 
 /// Why the catalog did not do what it was asked.
 #[derive(Debug, Error)]
@@ -36,6 +40,9 @@ pub enum CatalogError {
         /// The floor that was given.
         floor: i32,
     },
+    /// The robot has as many unfinished commands as it may have.
+    #[error("{0} has too many unfinished commands")]
+    Full(RobotId),
     /// The store cannot be reached or does not answer; the same call may work later.
     #[error("the catalog is away: {0}")]
     Away(String),
@@ -126,184 +133,6 @@ pub struct Robot {
     pub home: Option<Pose>,
 }
 
-/// Where a command stands, as people and the API see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CommandState {
-    /// In the ledger, not yet on the robot's board.
-    Queued,
-    /// Sent, and not yet known to be stored there.
-    Sent,
-    /// Stored on the robot's board.
-    Received,
-    /// Handed to the robot.
-    Running,
-    /// Done as asked.
-    Succeeded,
-    /// Tried and not done.
-    Failed,
-    /// Withdrawn.
-    Cancelled,
-    /// Not started, because its time had passed.
-    Expired,
-    /// Replaced by a newer motion.
-    Superseded,
-    /// Broken off by a restart on the robot; nobody knows how far it got.
-    Interrupted,
-}
-
-impl CommandState {
-    /// Whether a command in this state may come into `next`: states only move forward, and nothing
-    /// follows a final one.
-    #[must_use]
-    pub fn may_become(self, next: Self) -> bool {
-        self.rank() < next.rank()
-    }
-
-    const fn rank(self) -> u8 {
-        match self {
-            Self::Queued => 0,
-            Self::Sent => 1,
-            Self::Received => 2,
-            Self::Running => 3,
-            Self::Succeeded
-            | Self::Failed
-            | Self::Cancelled
-            | Self::Expired
-            | Self::Superseded
-            | Self::Interrupted => 4,
-        }
-    }
-
-    /// Its name in the API and in the stores.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Sent => "sent",
-            Self::Received => "received",
-            Self::Running => "running",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
-            Self::Superseded => "superseded",
-            Self::Interrupted => "interrupted",
-        }
-    }
-}
-
-impl From<Progress> for CommandState {
-    fn from(progress: Progress) -> Self {
-        match progress {
-            Progress::Received => Self::Received,
-            Progress::Running => Self::Running,
-            Progress::Succeeded => Self::Succeeded,
-            Progress::Failed => Self::Failed,
-            Progress::Cancelled => Self::Cancelled,
-            Progress::Expired => Self::Expired,
-            Progress::Superseded => Self::Superseded,
-            Progress::Interrupted => Self::Interrupted,
-        }
-    }
-}
-
-/// A text is not the name of a command's state.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("not a command's state: {0:?}")]
-pub struct NotAState(String);
-
-impl std::str::FromStr for CommandState {
-    type Err = NotAState;
-
-    fn from_str(name: &str) -> std::result::Result<Self, NotAState> {
-        let all = [
-            Self::Queued,
-            Self::Sent,
-            Self::Received,
-            Self::Running,
-            Self::Succeeded,
-            Self::Failed,
-            Self::Cancelled,
-            Self::Expired,
-            Self::Superseded,
-            Self::Interrupted,
-        ];
-        let found = all.into_iter().find(|state| state.name() == name);
-        found.ok_or_else(|| NotAState(name.to_owned()))
-    }
-}
-
-impl CommandState {
-    /// Whether nothing can follow.
-    #[must_use]
-    pub const fn is_final(self) -> bool {
-        match self {
-            Self::Queued | Self::Sent | Self::Received | Self::Running => false,
-            Self::Succeeded
-            | Self::Failed
-            | Self::Cancelled
-            | Self::Expired
-            | Self::Superseded
-            | Self::Interrupted => true,
-        }
-    }
-}
-
-/// A command to be entered into the ledger.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NewCommand {
-    /// Drawn at random by the caller.
-    pub id: CommandId,
-    /// Who is to do it.
-    pub robot: RobotId,
-    /// What to do.
-    pub order: Order,
-    /// After this it must not be started any more.
-    pub deadline: Timestamp,
-    /// Who asked, for the log: `voice`, `face`, `admin`, …
-    pub actor: String,
-    /// The caller's own key: the same key of the same robot again returns the same command.
-    pub idempotency_key: Option<String>,
-    /// When it was accepted.
-    pub submitted: Timestamp,
-}
-
-/// A command in the ledger.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LedgerEntry {
-    /// What was asked.
-    pub command: NewCommand,
-    /// Its position in the robot's down stream.
-    pub seq: Seq,
-    /// Where it stands.
-    pub state: CommandState,
-    /// A sentence about the state; may be empty.
-    pub detail: String,
-}
-
-/// One step in the life of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transition {
-    /// The state it came into.
-    pub state: CommandState,
-    /// When, by the relay's clock (a robot's claim is corrected before it comes here).
-    pub at: Timestamp,
-    /// A sentence about it; may be empty.
-    pub detail: String,
-}
-
-/// Where a robot's down stream stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DownStream {
-    /// The incarnation of the robot's ledger.
-    pub epoch: Epoch,
-    /// The first position the robot is not known to have stored.
-    pub acked: Seq,
-    /// The position that the next new command gets.
-    pub next: Seq,
-}
-
 /// The port. See the module's documentation.
 #[async_trait]
 pub trait Catalog: Send + Sync + std::fmt::Debug {
@@ -340,22 +169,44 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// What the robot and the relay share.
     async fn secret(&self, id: RobotId) -> Result<Secret>;
 
-    /// Enters a command at the end of the robot's down stream. Returns the earlier entry where the
-    /// idempotency key is known.
-    async fn submit(&self, command: NewCommand) -> Result<LedgerEntry>;
+    /// Enters a command at the end of the robot's down stream. `offered` says that the robot is in
+    /// contact, so that its board may have the command from now on. Returns the earlier entry where
+    /// the idempotency key is known; [`CatalogError::Conflict`] where that is another order.
+    /// [`CatalogError::Full`] where [`NewCommand::room`] is used up.
+    async fn submit(&self, command: NewCommand, offered: bool) -> Result<LedgerEntry>;
     /// One command and all its transitions, oldest first.
     async fn command(&self, id: CommandId) -> Result<(LedgerEntry, Vec<Transition>)>;
-    /// The robot's commands from a position on, at most `limit`.
-    async fn commands_from(
-        &self,
-        robot: RobotId,
-        from: Seq,
-        limit: usize,
-    ) -> Result<Vec<LedgerEntry>>;
+    /// The robot's commands, newest first. [`CatalogError::Missing`] where `page.after` is none of
+    /// them.
+    async fn commands(&self, robot: RobotId, page: Page) -> Result<Vec<LedgerEntry>>;
     /// The robot's newest commands, newest first.
-    async fn recent_commands(&self, robot: RobotId, limit: usize) -> Result<Vec<LedgerEntry>>;
+    async fn recent_commands(&self, robot: RobotId, limit: usize) -> Result<Vec<LedgerEntry>> {
+        let page = Page {
+            limit,
+            ..Page::default()
+        };
+        self.commands(robot, page).await
+    }
+    /// The commands of the robot's down stream from a position on, at most `limit`, to be sent.
+    /// Those that have not ended are marked as offered, durably before this returns. Changes nothing
+    /// where all of them are, which is so when the robot was in contact at submission.
+    async fn offer(&self, robot: RobotId, from: Seq, limit: usize) -> Result<Vec<LedgerEntry>>;
     /// Marks commands as sent that were queued, from `from` up to but not including `to`.
     async fn mark_sent(&self, robot: RobotId, from: Seq, to: Seq, at: Timestamp) -> Result<()>;
+    /// Cancels a command: at once if it was never offered, and else by entering `cancel` as a
+    /// cancellation of it, unless one is under way. `offered` is as at [`Catalog::submit`]. What happens is decided and done in one
+    /// transaction.
+    async fn cancel(
+        &self,
+        id: CommandId,
+        cancel: NewCommand,
+        offered: bool,
+    ) -> Result<Cancellation>;
+    /// Ends commands that were never offered and whose time has passed, at most `limit`. Returns
+    /// them. Commands that were offered are the robot's to end.
+    async fn expire(&self, now: Timestamp, limit: usize) -> Result<Vec<LedgerEntry>>;
+    /// When the time of the next command that was never offered passes.
+    async fn next_expiry(&self) -> Result<Option<Timestamp>>;
 
     /// Where the robot's down stream stands.
     async fn down_stream(&self, robot: RobotId) -> Result<DownStream>;
@@ -368,13 +219,14 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
 
     /// How far the robot's up stream has been applied to the ledger, in the given epoch.
     async fn applied(&self, robot: RobotId, epoch: Epoch) -> Result<Seq>;
-    /// Applies command updates of the robot and notes the new position, in one transaction.
-    /// An update for an unknown command, for one of another robot, for one that is final already or
-    /// that would go backwards changes nothing. Returns the entries that changed, in order.
+    /// Applies what the robot said and notes the new position, in one transaction and in order.
+    /// A command that was given on the board is entered once, and without its key where that is
+    /// known. An update for an unknown command, for one of another robot, for one that is final
+    /// already or that would go backwards changes nothing. Returns what changed, in order.
     async fn apply(
         &self,
         robot: RobotId,
         applied: Cursor,
-        updates: Vec<(CommandUpdate, Timestamp)>,
-    ) -> Result<Vec<LedgerEntry>>;
+        updates: Vec<(LedgerUpdate, Timestamp)>,
+    ) -> Result<Vec<(Change, LedgerEntry)>>;
 }

@@ -7,10 +7,11 @@ use brrbrr_proto::down::{GoTo, Order};
 use brrbrr_proto::live::Pose;
 use jiff::Timestamp;
 
-use crate::catalog::{CommandState, LedgerEntry, Place, Robot};
+use crate::catalog::{CommandState, LedgerEntry, NewCommand, Place, Robot};
 use crate::journal::{TripEntry, TripStep};
-use crate::live::Phase;
+use crate::live::{Guidance, Phase};
 
+pub mod commands;
 pub mod search;
 pub mod view;
 
@@ -21,6 +22,10 @@ pub const ORDER_LIFETIME: Duration = Duration::from_secs(60);
 pub const VOICE: &str = "voice";
 /// The actor of a robot's way home, which is nobody's trip.
 pub const HOME: &str = "home";
+/// The actor of what somebody with the robot's code asks for by a command.
+pub const GUEST: &str = "guest";
+/// The actor of what an admin asks for by a command.
+pub const ADMIN: &str = "admin";
 
 /// The order that takes a guest to a place.
 #[must_use]
@@ -62,27 +67,65 @@ pub fn phase_after(entry: &LedgerEntry) -> Option<Phase> {
     }
 }
 
+/// The newest of a robot's commands that moves or stops it, whatever became of it. They come newest
+/// first as they were entered; what was ordered on the board may be entered late.
+#[must_use]
+pub fn newest_drive(recent: &[LedgerEntry]) -> Option<&LedgerEntry> {
+    let is_drive = |entry: &&LedgerEntry| match &entry.command.order {
+        Order::GoTo(_) | Order::Stop | Order::Dock => true,
+        Order::Pause
+        | Order::Resume
+        | Order::Say(_)
+        | Order::Custom(_)
+        | Order::Cancel(_)
+        | Order::Withdrawn => false,
+    };
+    // Of several at the same moment the last is taken, which must be the one that was entered last.
+    let drives = recent.iter().rev().filter(is_drive);
+    drives.max_by_key(|entry| entry.command.submitted)
+}
+
+/// What a guest sees of a command once it is in the ledger; `None` where it is nobody's trip.
+#[must_use]
+pub fn guidance_of(entry: &LedgerEntry) -> Option<Guidance> {
+    let Order::GoTo(goal) = &entry.command.order else {
+        return None;
+    };
+    if entry.command.actor == HOME {
+        return None;
+    }
+    Some(Guidance {
+        phase: phase_after(entry).unwrap_or(Phase::Moving),
+        destination: Some(goal.place.clone()).filter(|place| !place.is_empty()),
+        trip: Some(entry.command.id),
+    })
+}
+
 /// The line of the trip log for a step of a command. It follows from the ledger alone, so whoever
 /// finds it missing can write it later, and a second writing is the same line. `None` where the
-/// command is nobody's trip.
+/// command is nobody's trip. A goal without a name is named by its coordinates.
 #[must_use]
 pub fn trip_entry(
     robot_name: &str,
-    entry: &LedgerEntry,
+    command: &NewCommand,
     step: TripStep,
     at: Timestamp,
 ) -> Option<TripEntry> {
-    let command = &entry.command;
     let Order::GoTo(goal) = &command.order else {
         return None;
     };
     if command.actor == HOME {
         return None;
     }
+    let destination = if goal.place.is_empty() {
+        format!("{},{}", goal.pose.x, goal.pose.y)
+    } else {
+        goal.place.clone()
+    };
     Some(TripEntry {
         command: command.id,
         robot_name: robot_name.to_owned(),
-        destination: goal.place.clone(),
+        destination,
         status: step,
         ordered_at: command.submitted,
         at,
@@ -131,17 +174,20 @@ mod tests {
                 idempotency_key: None,
                 submitted: Timestamp::UNIX_EPOCH,
             },
-            seq: Seq::FIRST,
+            seq: Some(Seq::FIRST),
             state: CommandState::Queued,
             detail: String::new(),
+            offered: false,
+            progress: None,
+            cancelling: false,
         }
     }
 
     #[test]
     fn a_guests_trip_is_logged_by_what_the_ledger_says() {
         let at = Timestamp::from_second(60).unwrap();
-        let line = trip_entry("r1", &entry(go_to(&lobby()), VOICE), TripStep::Arrived, at);
-        let line = line.unwrap();
+        let trip = entry(go_to(&lobby()), VOICE).command;
+        let line = trip_entry("r1", &trip, TripStep::Arrived, at).unwrap();
         assert_eq!(line.command, CommandId(9));
         assert_eq!(line.destination, "로비");
         assert_eq!(line.status, TripStep::Arrived);
@@ -171,8 +217,43 @@ mod tests {
         let way_home = go_home(&robot(Some(home))).unwrap();
         for entry in [entry(way_home, HOME), entry(Order::Stop, VOICE)] {
             let at = Timestamp::UNIX_EPOCH;
-            assert_eq!(trip_entry("r1", &entry, TripStep::Departed, at), None);
+            let command = &entry.command;
+            assert_eq!(trip_entry("r1", command, TripStep::Departed, at), None);
+            assert_eq!(guidance_of(&entry), None);
         }
         assert_eq!(go_home(&robot(None)), None);
+    }
+
+    #[test]
+    fn the_newest_drive_is_the_one_ordered_last_not_the_one_heard_of_last() {
+        let at = |order, actor, second| {
+            let mut entry = entry(order, actor);
+            entry.command.submitted = Timestamp::from_second(second).unwrap();
+            entry
+        };
+        let say = at(Order::Say("x".to_owned()), ADMIN, 9);
+        let late = at(go_to(&lobby()), "board", 3);
+        let stop = at(Order::Stop, VOICE, 5);
+        let twin = at(go_to(&lobby()), VOICE, 5);
+        let recent = [say.clone(), late.clone(), stop.clone()];
+        assert_eq!(newest_drive(&recent), Some(&stop));
+        assert_eq!(newest_drive(&[twin.clone(), stop]), Some(&twin));
+        assert_eq!(newest_drive(&[say]), None);
+        let shown = guidance_of(&late).unwrap();
+        assert_eq!(shown.phase, Phase::Moving);
+        assert_eq!(shown.destination.as_deref(), Some("로비"));
+    }
+
+    #[test]
+    fn a_goal_without_a_name_is_logged_by_its_coordinates() {
+        let mut trip = entry(go_to(&lobby()), ADMIN);
+        let Order::GoTo(goal) = &mut trip.command.order else {
+            panic!("no trip")
+        };
+        goal.place = String::new();
+        let at = Timestamp::UNIX_EPOCH;
+        let line = trip_entry("r1", &trip.command, TripStep::Departed, at).unwrap();
+        assert_eq!(line.destination, "1.5,-2");
+        assert_eq!(guidance_of(&trip).unwrap().destination, None);
     }
 }

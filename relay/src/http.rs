@@ -15,7 +15,9 @@ use tower::{Layer, ServiceExt};
 use tracing::warn;
 
 use crate::catalog::Catalog;
+use crate::changes::Changes;
 use crate::config::{AdminToken, CorsOrigins};
+use crate::endings::Endings;
 use crate::journal::Journal;
 use crate::live::Live;
 use crate::metrics::Metrics;
@@ -28,6 +30,7 @@ use front::Front;
 use turns::Turns;
 
 mod call;
+mod commands;
 mod connections;
 mod cors;
 mod error;
@@ -68,6 +71,10 @@ pub struct Services {
     pub push: Push,
     /// Robots with a new order.
     pub wakeups: Arc<Wakeups>,
+    /// Whoever waits for a command.
+    pub changes: Arc<Changes>,
+    /// What ends commands that were never sent.
+    pub endings: Endings,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Robots that were removed, for whoever holds their session.
@@ -142,6 +149,7 @@ pub async fn serve(
         }
     });
     let finish = async {
+        services.changes.close();
         requests.finish().await;
         services.push.close().await;
     };

@@ -43,6 +43,8 @@ pub struct Metrics {
     pub guesses_refused: Counter,
     /// Open TCP connections to the HTTP listener.
     pub connections: Gauge,
+    /// Callers that wait for a command's end.
+    pub waiters: Gauge,
     requests: Family<Answered, Counter>,
     durations: Histogram,
     orders: Family<Ordered, Counter>,
@@ -63,6 +65,7 @@ impl Metrics {
             wrong_codes: Counter::default(),
             guesses_refused: Counter::default(),
             connections: Gauge::default(),
+            waiters: Gauge::default(),
             requests: Family::default(),
             // From half a millisecond to the time limit of a request.
             durations: Histogram::new(exponential_buckets(0.0005, 2.0, 15)),
@@ -83,6 +86,11 @@ impl Metrics {
             "brrbrr_http_connections",
             "Open connections",
             metrics.connections.clone(),
+        );
+        registry.register(
+            "brrbrr_command_waiters",
+            "Callers that wait for a command's end",
+            metrics.waiters.clone(),
         );
         registry.register(
             "brrbrr_orders",

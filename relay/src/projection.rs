@@ -7,15 +7,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use brrbrr_proto::down::Order;
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, RobotId, Seq};
 use brrbrr_proto::live::Status;
 use brrbrr_proto::time::Stamp;
-use brrbrr_proto::up::{Alarm, CommandUpdate, Event, Progress, Thinned, Tombstone};
-use jiff::Timestamp;
+use brrbrr_proto::up::{Alarm, CommandUpdate, Event, Ordered, Progress, Thinned, Tombstone};
+use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 use tracing::{info, warn};
 
-use crate::catalog::{Catalog, CatalogError, LedgerEntry};
+use crate::catalog::{Catalog, CatalogError, Change, LedgerEntry, LedgerUpdate, NewCommand};
+use crate::changes::Changes;
 use crate::guide;
 use crate::journal::clock::{BootClock, Repaired, Timeline};
 use crate::journal::view::loss_name;
@@ -28,6 +30,8 @@ use crate::session::metrics::{LinkMetrics, StepLabel};
 const LAZY_RECORDS: u64 = 10_000;
 /// How many records are read from the journal at a time when catching up.
 const CATCH_UP: usize = 1_000;
+/// Among how many of a robot's newest commands the newest that moves or stops it is looked for.
+const RECENT: usize = 32;
 
 /// Why records were not applied. They are in the journal and will be applied later.
 #[derive(Debug, Error)]
@@ -50,6 +54,7 @@ pub struct Projection {
     journal: Arc<dyn Journal>,
     live: Arc<dyn Live>,
     metrics: Arc<LinkMetrics>,
+    changes: Arc<Changes>,
     /// What `applied` is in the ledger, as far as this process wrote it. One entry for each robot.
     applied: Mutex<BTreeMap<RobotId, Cursor>>,
     /// Streams of which something in the journal could not be applied.
@@ -64,12 +69,14 @@ impl Projection {
         journal: Arc<dyn Journal>,
         live: Arc<dyn Live>,
         metrics: Arc<LinkMetrics>,
+        changes: Arc<Changes>,
     ) -> Self {
         Self {
             catalog,
             journal,
             live,
             metrics,
+            changes,
             applied: Mutex::new(BTreeMap::new()),
             behind: Mutex::new(BTreeSet::new()),
         }
@@ -195,12 +202,19 @@ impl Projection {
             }
             Event::Arrived(arrived) => {
                 if let Some(command) = arrived.command {
-                    self.arrive(robot, command, at()).await?;
+                    let entry = self.entry(robot, command, effects).await?;
+                    self.arrive(robot, command, entry, at()).await?;
                 }
             }
             Event::Command(update) => {
-                self.follow(robot, update).await?;
-                effects.updates.push((update.clone(), at()));
+                self.follow(robot, update, effects).await?;
+                let update = LedgerUpdate::Step(update.clone());
+                effects.updates.push((update, at()));
+            }
+            Event::Ordered(ordered) => effects.order(robot, ordered, at()),
+            Event::Progressed(progressed) => {
+                let update = LedgerUpdate::Progressed(progressed.clone());
+                effects.updates.push((update, at()));
             }
             Event::Tombstone(tombstone) => warn_of_hole(received, tombstone),
             Event::Thinned(thinned) => {
@@ -213,7 +227,7 @@ impl Projection {
                 let Alarm { code, severity, .. } = alarm;
                 info!(%robot, code, ?severity, "alarm");
             }
-            Event::Custom(_) | Event::Ordered(_) | Event::Progressed(_) => {}
+            Event::Custom(_) => {}
         }
         Ok(())
     }
@@ -234,9 +248,10 @@ impl Projection {
         &self,
         robot: RobotId,
         command: CommandId,
+        entry: Option<NewCommand>,
         at: Timestamp,
     ) -> Result<(), ProjectionError> {
-        if let Some(entry) = self.entry(robot, command).await? {
+        if let Some(entry) = entry {
             self.log_trip(robot, &entry, TripStep::Arrived, at).await?;
         }
         // Only the trip that the robot is on can end; the arrival of an older one is history.
@@ -244,13 +259,20 @@ impl Projection {
         Ok(())
     }
 
-    async fn follow(&self, robot: RobotId, update: &CommandUpdate) -> Result<(), ProjectionError> {
+    async fn follow(
+        &self,
+        robot: RobotId,
+        update: &CommandUpdate,
+        effects: &Effects,
+    ) -> Result<(), ProjectionError> {
         match update.progress {
             Progress::Received => {
-                // Normally logged when it was ordered; not if the relay died just then.
-                if let Some(entry) = self.entry(robot, update.command).await? {
-                    let at = entry.command.submitted;
-                    self.log_trip(robot, &entry, TripStep::Departed, at).await?;
+                // Normally logged when it was ordered; not if the relay died just then, or if it was
+                // ordered on the board.
+                if let Some(command) = self.entry(robot, update.command, effects).await? {
+                    let at = command.submitted;
+                    self.log_trip(robot, &command, TripStep::Departed, at)
+                        .await?;
                 }
             }
             Progress::Running | Progress::Succeeded => {}
@@ -267,15 +289,16 @@ impl Projection {
         Ok(())
     }
 
-    /// The command in the ledger, if it is there and the robot's own.
+    /// The command in the ledger, or on its way there, if it is the robot's own.
     async fn entry(
         &self,
         robot: RobotId,
         command: CommandId,
-    ) -> Result<Option<LedgerEntry>, ProjectionError> {
+        effects: &Effects,
+    ) -> Result<Option<NewCommand>, ProjectionError> {
         match self.catalog.command(command).await {
-            Ok((entry, _)) => Ok(Some(entry).filter(|entry| entry.command.robot == robot)),
-            Err(CatalogError::Missing(_)) => Ok(None),
+            Ok((entry, _)) => Ok(Some(entry.command).filter(|command| command.robot == robot)),
+            Err(CatalogError::Missing(_)) => Ok(effects.ordered.get(&command).cloned()),
             Err(error) => Err(error.into()),
         }
     }
@@ -283,12 +306,12 @@ impl Projection {
     async fn log_trip(
         &self,
         robot: RobotId,
-        entry: &LedgerEntry,
+        command: &NewCommand,
         step: TripStep,
         at: Timestamp,
     ) -> Result<(), ProjectionError> {
         let name = self.catalog.robot(robot).await?.name;
-        if let Some(line) = guide::trip_entry(&name, entry, step, at) {
+        if let Some(line) = guide::trip_entry(&name, command, step, at) {
             self.journal.log_trip(line).await?;
         }
         Ok(())
@@ -298,23 +321,58 @@ impl Projection {
         &self,
         robot: RobotId,
         cursor: Cursor,
-        updates: Vec<(CommandUpdate, Timestamp)>,
+        updates: Vec<(LedgerUpdate, Timestamp)>,
     ) -> Result<(), ProjectionError> {
         let changed = self.catalog.apply(robot, cursor, updates).await?;
         self.note(robot, cursor);
-        for entry in changed {
+        for (change, entry) in changed {
             let (command, state) = (entry.command.id, entry.state);
-            info!(%robot, %command, ?state, "command");
-            let state = state.name();
-            self.metrics
-                .command_steps
-                .get_or_create(&StepLabel { state })
-                .inc();
+            match change {
+                Change::Progress => {}
+                Change::Entered => {
+                    info!(%robot, %command, "command given on the board");
+                    self.show(&entry).await?;
+                }
+                Change::Step => {
+                    info!(%robot, %command, ?state, "command");
+                    let state = state.name();
+                    self.metrics
+                        .command_steps
+                        .get_or_create(&StepLabel { state })
+                        .inc();
+                }
+            }
             // Once more, now that the ledger says so: whoever sets the guidance of a trip that ends
             // at once looks into the ledger afterwards, so one of the two sees the other.
             if let Some(phase) = guide::phase_after(&entry) {
                 self.live.advance(robot, command, phase).await?;
             }
+            self.changes.tell(command);
+        }
+        Ok(())
+    }
+
+    /// Shows a trip that was ordered on the board, if nothing newer has moved or stopped the robot.
+    /// Where something did just now, that is shown: its own showing may have come first.
+    async fn show(&self, entry: &LedgerEntry) -> Result<(), ProjectionError> {
+        let robot = entry.command.robot;
+        let mut shown = None;
+        // The second look finds what was ordered during the first.
+        for _ in 0..2 {
+            let recent = self.catalog.recent_commands(robot, RECENT).await?;
+            let newest = guide::newest_drive(&recent);
+            let Some(newest) = newest.filter(|newest| shown != Some(newest.command.id)) else {
+                return Ok(());
+            };
+            let is_own = newest.command.id == entry.command.id;
+            if shown.is_none() && !is_own {
+                return Ok(());
+            }
+            let Some(guidance) = guide::guidance_of(newest) else {
+                return Ok(());
+            };
+            self.live.set_guidance(robot, guidance).await?;
+            shown = Some(newest.command.id);
         }
         Ok(())
     }
@@ -366,9 +424,33 @@ impl Received<'_> {
 /// What is to be done for several records at once.
 #[derive(Debug, Default)]
 struct Effects {
-    updates: Vec<(CommandUpdate, Timestamp)>,
+    updates: Vec<(LedgerUpdate, Timestamp)>,
+    /// Commands that were given on the board, which are among the updates.
+    ordered: BTreeMap<CommandId, NewCommand>,
     statuses: Vec<(Status, Timestamp)>,
     merged: Option<Merged>,
+}
+
+impl Effects {
+    fn order(&mut self, robot: RobotId, ordered: &Ordered, at: Timestamp) {
+        if ordered.order == Order::Withdrawn {
+            // No board gives such an order.
+            return;
+        }
+        let lifetime = SignedDuration::try_from(ordered.time_to_live);
+        let deadline = at.saturating_add(lifetime.unwrap_or(SignedDuration::MAX));
+        let command = NewCommand {
+            id: ordered.command,
+            robot,
+            order: ordered.order.clone(),
+            deadline: deadline.unwrap_or(Timestamp::MAX),
+            actor: ordered.actor.clone(),
+            idempotency_key: ordered.key.clone(),
+            submitted: at,
+        };
+        self.ordered.insert(ordered.command, command.clone());
+        self.updates.push((LedgerUpdate::Ordered(command), at));
+    }
 }
 
 fn warn_of_hole(received: &Received<'_>, tombstone: &Tombstone) {

@@ -117,15 +117,16 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
     let (building_tx, mut building) = watch::channel(None);
     let catalog = Arc::clone(&workers.catalog);
     let looks = tokio::spawn(building::watch(catalog, Arc::clone(&wakeups), building_tx));
+    let clock = Clock::start();
     let mut driver = Driver {
         building: building.clone(),
-        clock: Clock::start(),
+        clock,
         fleet: Fleet::new(relay, GRANTS),
         catalog: Arc::clone(&workers.catalog),
         contacts: Contacts::start(Arc::clone(&workers.live)),
         robots: 0,
         live: Arc::clone(&workers.live),
-        workers: Workers::new(workers, done_tx.clone()),
+        workers: Workers::new(clock, workers, done_tx.clone()),
         look_ups: Admission::new(LOOK_UPS),
         looked_up: BTreeMap::new(),
         done: done_tx,
@@ -340,9 +341,9 @@ impl Driver {
             Done::StoreFailed(robot, session, bytes) => {
                 self.fleet.handle_store_failed(robot, session, bytes, now);
             }
-            Done::Loaded(robot, session, from, commands) => {
+            Done::Loaded(robot, session, from, commands, sent) => {
                 self.fleet.with(robot, now, |link| {
-                    link.handle_loaded(session, from, commands, now);
+                    link.handle_loaded(session, from, commands, sent);
                 });
             }
             Done::LoadFailed(robot, session) => self

@@ -15,23 +15,22 @@ use async_trait::async_trait;
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, RobotId, Seq};
 use brrbrr_proto::live::Pose;
 use brrbrr_proto::seal::Secret;
-use brrbrr_proto::up::CommandUpdate;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, ffi, params};
 
 use super::{
-    Catalog, CatalogError, DownStream, Happening, HappeningDetails, LedgerEntry, NewCommand, Place,
-    PlaceDetails, Result, Robot, Transition,
+    Cancellation, Catalog, CatalogError, Change, DownStream, Happening, HappeningDetails,
+    LedgerEntry, LedgerUpdate, NewCommand, Page, Place, PlaceDetails, Result, Robot, Transition,
 };
 use crate::sqlite::{
     Access, Fault, OpenError, Schema, StoreThread, open, open_reader, parsed, position,
-    stored_limit, stored_position,
+    stored_position,
 };
 
 const SCHEMA: Schema = Schema {
     name: "catalog",
     application_id: 0x6272_6301,
-    migrations: &[include_str!("sqlite/1.sql")],
+    migrations: &[include_str!("sqlite/1.sql"), include_str!("sqlite/2.sql")],
 };
 
 /// The catalog in one SQLite file. See the module's documentation.
@@ -259,8 +258,8 @@ impl Catalog for SqliteCatalog {
             .await
     }
 
-    async fn submit(&self, command: NewCommand) -> Result<LedgerEntry> {
-        self.change(move |connection| ledger::submit(connection, command))
+    async fn submit(&self, command: NewCommand, offered: bool) -> Result<LedgerEntry> {
+        self.change(move |connection| ledger::submit(connection, command, offered))
             .await
     }
 
@@ -274,45 +273,45 @@ impl Catalog for SqliteCatalog {
             .await
     }
 
-    async fn commands_from(
-        &self,
-        robot: RobotId,
-        from: Seq,
-        limit: usize,
-    ) -> Result<Vec<LedgerEntry>> {
+    async fn commands(&self, robot: RobotId, page: Page) -> Result<Vec<LedgerEntry>> {
         self.reader
-            .call(move |connection| {
-                let stream = ledger::down_stream(connection, robot)?;
-                let mut ask = connection.prepare_cached(
-                    "SELECT * FROM commands WHERE robot = ?1 AND epoch = ?2 AND seq >= ?3
-                     ORDER BY seq LIMIT ?4",
-                )?;
-                let rows = ask.query_map(
-                    params![
-                        robot.number(),
-                        stream.epoch.to_string(),
-                        stored_position(from),
-                        stored_limit(limit)
-                    ],
-                    ledger::entry,
-                )?;
-                Ok(rows.collect::<rusqlite::Result<_>>()?)
-            })
+            .call(move |connection| ledger::commands(connection, robot, &page))
             .await
     }
 
-    async fn recent_commands(&self, robot: RobotId, limit: usize) -> Result<Vec<LedgerEntry>> {
-        self.reader
-            .call(move |connection| {
-                ledger::down_stream(connection, robot)?;
-                let mut ask = connection.prepare_cached(
-                    "SELECT * FROM commands WHERE robot = ?1 ORDER BY number DESC LIMIT ?2",
-                )?;
-                let rows =
-                    ask.query_map(params![robot.number(), stored_limit(limit)], ledger::entry)?;
-                Ok(rows.collect::<rusqlite::Result<_>>()?)
-            })
+    async fn offer(&self, robot: RobotId, from: Seq, limit: usize) -> Result<Vec<LedgerEntry>> {
+        let entries = self
+            .reader
+            .call(move |connection| ledger::stream_from(connection, robot, from, limit))
+            .await?;
+        // What was offered stays so, and what was ended without an offer is never offered.
+        if entries
+            .iter()
+            .all(|entry| entry.offered || entry.state.is_final())
+        {
+            return Ok(entries);
+        }
+        self.change(move |connection| ledger::offer(connection, robot, from, limit))
             .await
+    }
+
+    async fn cancel(
+        &self,
+        id: CommandId,
+        cancel: NewCommand,
+        offered: bool,
+    ) -> Result<Cancellation> {
+        self.change(move |connection| ledger::cancel(connection, id, cancel, offered))
+            .await
+    }
+
+    async fn expire(&self, now: Timestamp, limit: usize) -> Result<Vec<LedgerEntry>> {
+        self.change(move |connection| ledger::expire(connection, now, limit))
+            .await
+    }
+
+    async fn next_expiry(&self) -> Result<Option<Timestamp>> {
+        self.reader.call(ledger::next_expiry).await
     }
 
     async fn mark_sent(&self, robot: RobotId, from: Seq, to: Seq, at: Timestamp) -> Result<()> {
@@ -366,8 +365,8 @@ impl Catalog for SqliteCatalog {
         &self,
         robot: RobotId,
         applied: Cursor,
-        updates: Vec<(CommandUpdate, Timestamp)>,
-    ) -> Result<Vec<LedgerEntry>> {
+        updates: Vec<(LedgerUpdate, Timestamp)>,
+    ) -> Result<Vec<(Change, LedgerEntry)>> {
         self.change(move |connection| ledger::apply(connection, robot, applied, updates))
             .await
     }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use brrbrr_proto::api::MAX_KEY_BYTES;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, header};
@@ -11,7 +12,7 @@ use warp::reply::Response;
 
 use super::Services;
 use super::error::HttpError;
-use super::fields::Fields;
+use super::fields::{Fields, invalid};
 use super::query;
 use super::turns::Turn;
 use crate::catalog::{CatalogError, Robot};
@@ -20,6 +21,8 @@ use crate::live::{AuthCode, CODES, Guess};
 
 /// The header with a robot's code.
 pub(super) const AUTH_CODE: &str = "authcode";
+/// The header with the caller's own key of a command.
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What a request says apart from its route.
 #[derive(Debug, Clone)]
@@ -93,10 +96,31 @@ impl Call {
     pub(super) async fn admin(&self, services: &Services) -> Result<(), HttpError> {
         // Its turn ends here: the change may be the removal of this very robot.
         drop(self.guest(services).await?);
-        if services.settings.legacy_open || self.shows_admin_token(services) {
+        if self.is_admin(services) {
             return Ok(());
         }
         Err(HttpError::Unauthorized)
+    }
+
+    /// Whether the caller counts as an admin, whatever code it shows.
+    pub(super) fn is_admin(&self, services: &Services) -> bool {
+        services.settings.legacy_open || self.shows_admin_token(services)
+    }
+
+    /// The caller's own key of what it submits.
+    pub(super) fn idempotency_key(&self) -> Result<Option<String>, HttpError> {
+        let mut shown = self.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let key = match (shown.next(), shown.next()) {
+            (None, _) => return Ok(None),
+            (Some(key), None) => key.to_str().unwrap_or_default(),
+            (Some(_), Some(_)) => "",
+        };
+        let is_printable = key.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+        if key.is_empty() || key.len() > MAX_KEY_BYTES || !is_printable {
+            let expected = "must be one text of at most 128 printable ASCII characters";
+            return Err(invalid("Idempotency-Key", expected));
+        }
+        Ok(Some(key.to_owned()))
     }
 
     fn shows_admin_token(&self, services: &Services) -> bool {

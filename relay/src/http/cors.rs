@@ -8,7 +8,7 @@ use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
 use tracing::warn;
 
 use super::Services;
-use super::call::AUTH_CODE;
+use super::call::{AUTH_CODE, IDEMPOTENCY_KEY};
 use super::error::HttpError;
 use crate::config::CorsOrigins;
 
@@ -47,8 +47,9 @@ pub(super) fn layer(origins: &CorsOrigins) -> CorsLayer {
             header::AUTHORIZATION,
             HeaderName::from_static("x-requested-with"),
             HeaderName::from_static(AUTH_CODE),
+            HeaderName::from_static(IDEMPOTENCY_KEY),
         ])
-        .expose_headers([header::RETRY_AFTER])
+        .expose_headers([header::RETRY_AFTER, header::LOCATION])
         .max_age(MAX_AGE)
 }
 

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use brrbrr_proto::api::BadField;
+use brrbrr_proto::id::RobotId;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use thiserror::Error;
@@ -10,6 +12,7 @@ use tracing::warn;
 use warp::reply::Response;
 
 use crate::catalog::CatalogError;
+use crate::guide::commands::NoGoal;
 use crate::journal::JournalError;
 use crate::live::LiveError;
 
@@ -34,6 +37,8 @@ pub(super) enum HttpError {
         field: &'static str,
         reason: &'static str,
     },
+    #[error(transparent)]
+    BadField(#[from] BadField),
     #[error("the body is no JSON: {0}")]
     BadJson(String),
     #[error("the body breaks off or is malformed")]
@@ -46,12 +51,25 @@ pub(super) enum HttpError {
     Method,
     #[error("there is already {0}")]
     Conflict(String),
+    #[error("{0}")]
+    OtherFloor(NoGoal),
+    #[error(
+        "robot {0} has too many unfinished commands; cancel some or wait until they have ended"
+    )]
+    Full(RobotId),
     #[error("the body is larger than {limit} bytes")]
     TooLarge { limit: usize },
     #[error("the body must be application/json")]
     NotJson,
     #[error("this needs an admin token: Authorization: Bearer TOKEN")]
     Unauthorized,
+    #[error(
+        "this needs the robot's code in the header authCode, or an admin token: \
+         Authorization: Bearer TOKEN"
+    )]
+    Stranger,
+    #[error("the auth code is another robot's")]
+    OtherRobot,
     #[error("pages of this origin may not connect")]
     Origin,
     #[error("the request did not arrive in time")]
@@ -75,17 +93,18 @@ impl HttpError {
             | Self::MissingCode
             | Self::NoQuery
             | Self::Invalid { .. }
+            | Self::BadField(_)
             | Self::BadJson(_)
             | Self::BrokenBody => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Origin => StatusCode::FORBIDDEN,
+            Self::Unauthorized | Self::Stranger => StatusCode::UNAUTHORIZED,
+            Self::Origin | Self::OtherRobot => StatusCode::FORBIDDEN,
             Self::Missing(_) | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
-            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::OtherFloor(_) => StatusCode::CONFLICT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooManyGuesses(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyGuesses(_) | Self::Full(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Away | Self::Late | Self::Busy | Self::NoCodeLeft => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -99,16 +118,19 @@ impl HttpError {
             Self::MissingCode => "missing_code",
             Self::TooManyGuesses(_) => "too_many_guesses",
             Self::NoQuery => "no_query",
-            Self::Invalid { .. } => "invalid_field",
+            Self::Invalid { .. } | Self::BadField(_) => "invalid_field",
             Self::BadJson(_) => "bad_json",
             Self::BrokenBody => "broken_body",
             Self::Missing(_) => "not_found",
             Self::NoRoute => "no_route",
             Self::Method => "method_not_allowed",
             Self::Conflict(_) => "conflict",
+            Self::OtherFloor(_) => "other_floor",
+            Self::Full(_) => "too_many_commands",
             Self::TooLarge { .. } => "body_too_large",
             Self::NotJson => "unsupported_media_type",
-            Self::Unauthorized => "unauthorized",
+            Self::Unauthorized | Self::Stranger => "unauthorized",
+            Self::OtherRobot => "other_robot",
             Self::Origin => "origin_not_allowed",
             Self::Slow => "request_timeout",
             Self::Away => "store_away",
@@ -122,20 +144,24 @@ impl HttpError {
     const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyGuesses(wait) => Some(*wait),
-            Self::Away | Self::Late | Self::Busy | Self::NoCodeLeft => Some(PAUSE),
+            Self::Away | Self::Late | Self::Busy | Self::NoCodeLeft | Self::Full(_) => Some(PAUSE),
             Self::WrongCode
             | Self::MissingCode
             | Self::NoQuery
             | Self::Invalid { .. }
+            | Self::BadField(_)
             | Self::BadJson(_)
             | Self::BrokenBody
             | Self::Missing(_)
             | Self::NoRoute
             | Self::Method
             | Self::Conflict(_)
+            | Self::OtherFloor(_)
             | Self::TooLarge { .. }
             | Self::NotJson
             | Self::Unauthorized
+            | Self::Stranger
+            | Self::OtherRobot
             | Self::Origin
             | Self::Slow
             | Self::Internal => None,
@@ -150,17 +176,22 @@ impl HttpError {
             Self::MissingCode
             | Self::TooManyGuesses(_)
             | Self::Invalid { .. }
+            | Self::BadField(_)
             | Self::BadJson(_)
             | Self::BrokenBody
             | Self::Missing(_)
             | Self::NoRoute
             | Self::Method
             | Self::Conflict(_)
+            | Self::OtherFloor(_)
             | Self::TooLarge { .. }
             | Self::NotJson
             | Self::Unauthorized
+            | Self::Stranger
+            | Self::OtherRobot
             | Self::Origin
             | Self::Slow
+            | Self::Full(_)
             | Self::Away
             | Self::Late
             | Self::Busy
@@ -177,7 +208,7 @@ impl HttpError {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
-        if matches!(self, Self::Unauthorized) {
+        if matches!(self, Self::Unauthorized | Self::Stranger) {
             let scheme = HeaderValue::from_static("Bearer");
             headers.insert(header::WWW_AUTHENTICATE, scheme);
         }
@@ -189,7 +220,12 @@ const JSON: &str = "application/json; charset=utf-8";
 
 /// A JSON document as an answer.
 pub(super) fn json(document: String) -> Response {
-    answer(StatusCode::OK, JSON, document)
+    json_with(StatusCode::OK, document)
+}
+
+/// A JSON document as an answer that says more than that all went well.
+pub(super) fn json_with(status: StatusCode, document: String) -> Response {
+    answer(status, JSON, document)
 }
 
 /// Done, and nothing to say.
@@ -215,6 +251,7 @@ impl From<CatalogError> for HttpError {
         match error {
             CatalogError::Conflict(what) => Self::Conflict(what),
             CatalogError::Missing(what) => Self::Missing(what),
+            CatalogError::Full(robot) => Self::Full(robot),
             CatalogError::UnknownPlace { .. } => Self::Invalid {
                 field: "placeName",
                 reason: "there is no place of this name on the floor placeFloor",
@@ -223,6 +260,16 @@ impl From<CatalogError> for HttpError {
                 warn!(%error, "request not done");
                 Self::Away
             }
+        }
+    }
+}
+
+impl From<NoGoal> for HttpError {
+    fn from(error: NoGoal) -> Self {
+        match error {
+            NoGoal::UnknownName(name) => Self::Missing(format!("place {name:?}")),
+            NoGoal::UnknownId(id) => Self::Missing(format!("place {id}")),
+            NoGoal::OtherFloor { .. } => Self::OtherFloor(error),
         }
     }
 }

@@ -30,6 +30,11 @@ impl Fields {
         }
     }
 
+    /// As they came.
+    pub(super) fn into_map(self) -> Map<String, Value> {
+        self.0
+    }
+
     /// A name: a text that is not empty.
     pub(super) fn name(&self, field: &'static str) -> Result<String, HttpError> {
         let name = self.text(field, NAME_CHARS)?;

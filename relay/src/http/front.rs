@@ -3,9 +3,10 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
@@ -19,7 +20,7 @@ use warp::{Filter, Rejection};
 
 use super::call::{AUTH_CODE, Call, Route};
 use super::error::HttpError;
-use super::{Services, events, gaps, health, places, records, robots, search, status};
+use super::{Services, commands, events, gaps, health, places, records, robots, search, status};
 
 /// The largest body. The largest record of the contract has some kilobytes.
 const MAX_BODY: usize = 1024 * 1024;
@@ -30,6 +31,35 @@ const MAX_REQUESTS: u32 = 1536;
 /// The address at the other end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) IpAddr);
+
+/// An answer that may come much later than a request may take. It is waited for without a place
+/// among the requests, ends when the caller hangs up, and must itself take care to end with the relay.
+#[derive(Clone)]
+pub(super) struct Later(Arc<Mutex<Option<BoxFuture<'static, Response>>>>);
+
+impl Later {
+    /// What a route returns in place of the answer.
+    pub(super) fn response(answer: impl Future<Output = Response> + Send + 'static) -> Response {
+        let mut response = Response::default();
+        let later = Self(Arc::new(Mutex::new(Some(Box::pin(answer)))));
+        response.extensions_mut().insert(later);
+        response
+    }
+
+    /// The answer itself, which is nearly always this one.
+    async fn of(mut response: Response) -> Response {
+        let later = response.extensions_mut().remove::<Self>();
+        // Nobody else has it, so a panic elsewhere does not matter.
+        let answer = later.and_then(|later| {
+            let mut answer = later.0.lock().unwrap_or_else(PoisonError::into_inner);
+            answer.take()
+        });
+        match answer {
+            Some(answer) => answer.await,
+            None => response,
+        }
+    }
+}
 
 /// Answers everything but Socket.IO.
 #[derive(Clone)]
@@ -74,9 +104,12 @@ impl Front {
         let response = response.unwrap_or_else(HttpError::into_response);
         let route = response.extensions().get::<Route>();
         let route = route.map_or("none", |route| route.0);
+        // What a caller wants to wait for says nothing about how fast this relay is.
+        let took = began.elapsed();
+        let response = Later::of(response).await;
         let status = response.status().as_u16();
         let metrics = &self.services.metrics;
-        metrics.answered(route, status, began.elapsed());
+        metrics.answered(route, status, took);
         Ok(response)
     }
 
@@ -150,6 +183,8 @@ fn routes(services: &Arc<Services>) -> BoxedFilter<(Response,)> {
         .or(gaps::routes(services))
         .unify()
         .or(status::routes(services))
+        .unify()
+        .or(commands::routes(services))
         .unify();
     warp::path("api")
         .and(warp::path("v1"))

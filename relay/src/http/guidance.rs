@@ -1,4 +1,5 @@
-//! Carries out what a guest asks of a robot.
+//! Carries out what is asked of a robot: by a guest through the routes of the voice capsules, and by
+//! anybody who may through `commands`.
 //!
 //! The ledger is the truth. An order is entered there first, and from then on the request has
 //! succeeded, whatever else fails: the robot is woken at once, and what follows (guidance, the trip
@@ -8,6 +9,9 @@
 //! The end of a session is the other way round: its code dies last, so that a caller whose request
 //! failed half-way can make it again.
 
+use std::time::Duration;
+
+use brrbrr_proto::api::CANCEL_LIFETIME;
 use brrbrr_proto::down::Order;
 use brrbrr_proto::id::{CommandId, RobotId};
 use jiff::{SignedDuration, Timestamp};
@@ -15,22 +19,49 @@ use tracing::warn;
 
 use super::Services;
 use super::error::HttpError;
-use crate::catalog::{CatalogError, LedgerEntry, NewCommand, Place, Robot};
+use crate::catalog::{Cancellation, CatalogError, LedgerEntry, NewCommand, Place, Robot};
+use crate::clock::calendar;
 use crate::guide::{self, HOME, ORDER_LIFETIME, VOICE};
 use crate::journal::{TripEntry, TripStep};
-use crate::live::{AuthCode, Guidance, Phase};
+use crate::live::{AuthCode, Contact, Guidance, Phase};
 
 /// How many of the newest lines of a robot's trip log are looked through for the end of its newest
 /// trip. A trip has three; late arrivals of older ones may stand between them.
 const LINES: usize = 32;
+
+/// Among how many of a robot's newest commands the newest that moves or stops it is looked for.
+const RECENT: usize = 32;
+
+/// What a robot is asked to do.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) order: Order,
+    /// How long it may still be started.
+    pub(super) lifetime: Duration,
+    /// Who asks.
+    pub(super) actor: &'static str,
+    /// The caller's own key.
+    pub(super) key: Option<String>,
+}
+
+impl Wish {
+    const fn of(order: Order, actor: &'static str) -> Self {
+        Self {
+            order,
+            lifetime: ORDER_LIFETIME,
+            actor,
+            key: None,
+        }
+    }
+}
 
 /// Brings each robot's guidance up to date with its newest order, where the relay ended between
 /// entering it and showing it. Without this a guest would be told that the robot has arrived, because it had on the trip
 /// before. To be called before the first request.
 pub(super) async fn take_up(services: &Services) -> Result<(), HttpError> {
     for robot in services.catalog.robots().await? {
-        let newest = services.catalog.recent_commands(robot.id, 1).await?;
-        if let Some(entry) = newest.first() {
+        let recent = services.catalog.recent_commands(robot.id, RECENT).await?;
+        if let Some(entry) = guide::newest_drive(&recent) {
             take_up_order(services, &robot, entry).await?;
         }
     }
@@ -42,28 +73,31 @@ async fn take_up_order(
     robot: &Robot,
     entry: &LedgerEntry,
 ) -> Result<(), HttpError> {
-    if entry.state.is_final() {
-        return Ok(());
-    }
     let shown = services.live.guidance(robot.id).await?;
     let trip = entry.command.id;
+    if entry.state.is_final() {
+        // This relay may have ended it, and ended itself before it said so.
+        if shown.trip == Some(trip) {
+            catch_early_end(services, robot.id, trip).await;
+        }
+        return Ok(());
+    }
     let guidance = match &entry.command.order {
         Order::Stop if shown.phase == Phase::Moving => Guidance {
             phase: Phase::Stopped,
             ..shown
         },
-        Order::GoTo(goal) if entry.command.actor != HOME && shown.trip != Some(trip) => {
+        Order::GoTo(_) if shown.trip != Some(trip) => {
+            let Some(guidance) = guide::guidance_of(entry) else {
+                return Ok(());
+            };
             let log = services.journal.trips(Some(&robot.name), LINES).await?;
             let is_ended =
                 |line: &TripEntry| line.command == trip && line.status == TripStep::Ended;
             if log.iter().any(is_ended) {
                 return Ok(());
             }
-            Guidance {
-                phase: Phase::Moving,
-                destination: Some(goal.place.clone()),
-                trip: Some(trip),
-            }
+            guidance
         }
         Order::GoTo(_)
         | Order::Stop
@@ -86,16 +120,48 @@ pub(super) async fn send(
     robot: &Robot,
     place: &Place,
 ) -> Result<(), HttpError> {
-    let entry = submit(services, robot.id, guide::go_to(place), VOICE).await?;
-    let trip = entry.command.id;
-    let guidance = Guidance {
-        phase: Phase::Moving,
-        destination: Some(place.details.name.clone()),
-        trip: Some(trip),
+    order(services, robot, Wish::of(guide::go_to(place), VOICE)).await?;
+    Ok(())
+}
+
+/// Stops the robot where it is. It keeps its destination, for the log.
+pub(super) async fn stop(services: &Services, robot: &Robot) -> Result<(), HttpError> {
+    order(services, robot, Wish::of(Order::Stop, VOICE)).await?;
+    Ok(())
+}
+
+/// Gives the robot an order and shows what it means for its guest. Whoever calls has the robot's
+/// turn. The second value is whether the order is new; else its key was known.
+pub(super) async fn order(
+    services: &Services,
+    robot: &Robot,
+    wish: Wish,
+) -> Result<(LedgerEntry, bool), HttpError> {
+    let (entry, is_new) = submit(services, robot.id, wish).await?;
+    if !is_new {
+        return Ok((entry, false));
+    }
+    match &entry.command.order {
+        Order::GoTo(_) => show_trip(services, robot, &entry).await,
+        Order::Stop => show_stop(services, robot).await,
+        Order::Pause
+        | Order::Resume
+        | Order::Dock
+        | Order::Say(_)
+        | Order::Custom(_)
+        | Order::Cancel(_)
+        | Order::Withdrawn => {}
+    }
+    Ok((entry, true))
+}
+
+async fn show_trip(services: &Services, robot: &Robot, entry: &LedgerEntry) {
+    let Some(guidance) = guide::guidance_of(entry) else {
+        return;
     };
     let (moved, logged) = tokio::join!(
         services.live.set_guidance(robot.id, guidance),
-        log_step(services, robot, &entry, TripStep::Departed)
+        log_step(services, robot, entry, TripStep::Departed)
     );
     if let Err(error) = moved {
         warn!(robot = %robot.id, %error, "guidance not set");
@@ -103,8 +169,7 @@ pub(super) async fn send(
     if let Err(error) = logged {
         warn!(robot = %robot.id, %error, "departure not logged yet");
     }
-    catch_early_end(services, robot.id, trip).await;
-    Ok(())
+    catch_early_end(services, robot.id, entry.command.id).await;
 }
 
 /// A trip may end before its guidance is set: the robot stands at its goal already, or refuses. Then
@@ -120,9 +185,7 @@ async fn catch_early_end(services: &Services, robot: RobotId, trip: CommandId) {
     }
 }
 
-/// Stops the robot where it is. It keeps its destination, for the log.
-pub(super) async fn stop(services: &Services, robot: &Robot) -> Result<(), HttpError> {
-    submit(services, robot.id, Order::Stop, VOICE).await?;
+async fn show_stop(services: &Services, robot: &Robot) {
     let stopped = async {
         let guidance = services.live.guidance(robot.id).await?;
         let guidance = Guidance {
@@ -134,7 +197,6 @@ pub(super) async fn stop(services: &Services, robot: &Robot) -> Result<(), HttpE
     if let Err(error) = stopped.await {
         warn!(robot = %robot.id, %error, "guidance not set");
     }
-    Ok(())
 }
 
 /// Ends the guest's session and returns the code of the next one.
@@ -149,42 +211,86 @@ pub(super) async fn finish(services: &Services, robot: &Robot) -> Result<AuthCod
         }
     }
     if let Some(way_home) = guide::go_home(robot) {
-        submit(services, robot.id, way_home, HOME).await?;
+        submit(services, robot.id, Wish::of(way_home, HOME)).await?;
     }
     let idle = Guidance::default();
     services.live.set_guidance(robot.id, idle).await?;
     Ok(services.live.renew_code(robot.id).await?)
 }
 
-/// Enters an order into the ledger and has it sent.
+/// Cancels a command of the robot.
+pub(super) async fn cancel(
+    services: &Services,
+    entry: &LedgerEntry,
+    actor: &'static str,
+) -> Result<Cancellation, HttpError> {
+    let (robot, target) = (entry.command.robot, entry.command.id);
+    let wish = Wish {
+        lifetime: CANCEL_LIFETIME,
+        ..Wish::of(Order::Cancel(target), actor)
+    };
+    let offered = is_in_contact(services, robot).await;
+    let cancel = new_command(robot, wish)?;
+    let done = services.catalog.cancel(target, cancel, offered).await?;
+    match &done {
+        Cancellation::Ended(entry) => services.endings.tell(entry).await,
+        Cancellation::Entered(_, cancel) => {
+            services.wakeups.wake(robot);
+            services.metrics.ordered(actor);
+            services.changes.tell(target);
+            services.changes.tell(*cancel);
+        }
+        Cancellation::Over(_) | Cancellation::UnderWay(_) => {}
+    }
+    Ok(done)
+}
+
+/// Enters an order into the ledger and has it sent. The second value is whether it is new.
 async fn submit(
     services: &Services,
     robot: RobotId,
-    order: Order,
-    actor: &'static str,
-) -> Result<LedgerEntry, HttpError> {
-    let submitted = Timestamp::now();
-    let lifetime = SignedDuration::try_from(ORDER_LIFETIME).unwrap_or(SignedDuration::MAX);
+    wish: Wish,
+) -> Result<(LedgerEntry, bool), HttpError> {
+    let actor = wish.actor;
+    let command = new_command(robot, wish)?;
+    let id = command.id;
+    let offered = is_in_contact(services, robot).await;
+    let entry = services.catalog.submit(command, offered).await?;
+    let is_new = entry.command.id == id;
+    if is_new {
+        services.wakeups.wake(robot);
+        services.metrics.ordered(actor);
+        if !offered {
+            services.changes.note_entered();
+        }
+    }
+    Ok((entry, is_new))
+}
+
+/// Whether what is entered now may be on the robot's board a moment later. Where nobody can say, it
+/// may: then only the robot can end it.
+async fn is_in_contact(services: &Services, robot: RobotId) -> bool {
+    let presence = services.live.presence(robot).await;
+    presence.map_or(true, |presence| presence.contact != Contact::Offline)
+}
+
+fn new_command(robot: RobotId, wish: Wish) -> Result<NewCommand, HttpError> {
+    let submitted = calendar();
+    let lifetime = SignedDuration::try_from(wish.lifetime).unwrap_or(SignedDuration::MAX);
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|error| {
         warn!(%error, "the operating system gives no random numbers");
         HttpError::Internal
     })?;
-    let entry = services
-        .catalog
-        .submit(NewCommand {
-            id: CommandId(u128::from_be_bytes(id)),
-            robot,
-            order,
-            deadline: submitted.saturating_add(lifetime).unwrap_or(submitted),
-            actor: actor.to_owned(),
-            idempotency_key: None,
-            submitted,
-        })
-        .await?;
-    services.wakeups.wake(robot);
-    services.metrics.ordered(actor);
-    Ok(entry)
+    Ok(NewCommand {
+        id: CommandId(u128::from_be_bytes(id)),
+        robot,
+        order: wish.order,
+        deadline: submitted.saturating_add(lifetime).unwrap_or(submitted),
+        actor: wish.actor.to_owned(),
+        idempotency_key: wish.key,
+        submitted,
+    })
 }
 
 async fn log_step(
@@ -197,7 +303,7 @@ async fn log_step(
         TripStep::Departed => entry.command.submitted,
         TripStep::Arrived | TripStep::Ended => Timestamp::now(),
     };
-    match guide::trip_entry(&robot.name, entry, step, at) {
+    match guide::trip_entry(&robot.name, &entry.command, step, at) {
         Some(line) => services.journal.log_trip(line).await,
         None => Ok(()),
     }

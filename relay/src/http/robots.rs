@@ -16,6 +16,7 @@ use super::Services;
 use super::call::{Call, call, enter, finish};
 use super::error::{HttpError, json, no_content};
 use super::guidance;
+use crate::catalog::Robot;
 use crate::guide::view::{events_with_places, places_on};
 use crate::live::Phase;
 use crate::push::{FaceEvent, Page, tell};
@@ -202,18 +203,26 @@ async fn arrived(services: &Services, call: &Call) -> Result<Response, HttpError
 async fn stop(services: &Services, call: &Call) -> Result<Response, HttpError> {
     let guest = call.required_guest(services).await?;
     let robot = &guest.robot;
+    let told = stopped_events(services, robot).await?;
+    guidance::stop(services, robot).await?;
+    tell(services, robot.id, &told).await;
+    Ok(no_content())
+}
+
+/// What a face is told when its robot stops.
+pub(super) async fn stopped_events(
+    services: &Services,
+    robot: &Robot,
+) -> Result<Vec<FaceEvent>, HttpError> {
     let places = services.catalog.places().await?;
     let events = services.catalog.happenings().await?;
-    let told = [
+    Ok(vec![
         FaceEvent::page(Page::ListOnFloor),
         FaceEvent::places_on_floor(&serde_json::to_string(&places_on(&places, robot.floor))?),
         FaceEvent::events_opened(&serde_json::to_string(&events_with_places(
             &events, &places,
         ))?),
-    ];
-    guidance::stop(services, robot).await?;
-    tell(services, robot.id, &told).await;
-    Ok(no_content())
+    ])
 }
 
 async fn finished(services: &Services, call: &Call) -> Result<Response, HttpError> {

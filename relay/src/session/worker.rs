@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brrbrr_proto::building::Shared;
-use brrbrr_proto::down::Command;
+use brrbrr_proto::down::{Command, Order};
 use brrbrr_proto::id::{Cursor, Epoch, Revision, RobotId, Seq, SessionId};
 use brrbrr_proto::link::COMMANDS_PER_FRAME;
-use brrbrr_proto::link::relay::{BuildingAnswer, Ledger, Store, bytes_of};
+use brrbrr_proto::link::relay::{BuildingAnswer, Ledger, Now, Store, bytes_of};
 use brrbrr_proto::live::{PerField, Status};
 use brrbrr_proto::up::{Disk, MAX_BATCH_ITEMS, Report};
 use jiff::Timestamp;
@@ -23,7 +23,8 @@ use super::metrics::LinkMetrics;
 use super::random_u64;
 use crate::building;
 use crate::catalog::{Catalog, DownStream, LedgerEntry};
-use crate::clock::sleep_until;
+use crate::changes::Changes;
+use crate::clock::{self, Clock, sleep_until};
 use crate::journal::history::without_leaps;
 use crate::journal::{Entry, Journal, Run};
 use crate::live::{Live, Spool};
@@ -65,6 +66,7 @@ impl Stores {
         journal: &Arc<dyn Journal>,
         live: &Arc<dyn Live>,
         metrics: &Arc<LinkMetrics>,
+        changes: &Arc<Changes>,
     ) -> Self {
         Self {
             catalog: Arc::clone(catalog),
@@ -75,6 +77,7 @@ impl Stores {
                 Arc::clone(journal),
                 Arc::clone(live),
                 Arc::clone(metrics),
+                Arc::clone(changes),
             )),
             metrics: Arc::clone(metrics),
         }
@@ -156,7 +159,8 @@ pub enum Done {
     /// See [`brrbrr_proto::link::Relay::handle_store_failed`].
     StoreFailed(RobotId, SessionId, usize),
     /// See [`brrbrr_proto::link::Relay::handle_loaded`].
-    Loaded(RobotId, SessionId, Seq, Vec<Command>),
+    /// What is left of the commands' time is counted from the moment that is given.
+    Loaded(RobotId, SessionId, Seq, Vec<Command>, Now),
     /// See [`brrbrr_proto::link::Relay::handle_load_failed`].
     LoadFailed(RobotId, SessionId),
     /// See [`brrbrr_proto::link::Relay::handle_building`].
@@ -166,6 +170,7 @@ pub enum Done {
 /// The workers of all robots.
 #[derive(Debug)]
 pub struct Workers {
+    clock: Clock,
     stores: Stores,
     done: mpsc::Sender<Done>,
     robots: BTreeMap<RobotId, RobotWorkers>,
@@ -181,8 +186,9 @@ struct RobotWorkers {
 impl Workers {
     /// Starts without any.
     #[must_use]
-    pub const fn new(stores: Stores, done: mpsc::Sender<Done>) -> Self {
+    pub const fn new(clock: Clock, stores: Stores, done: mpsc::Sender<Done>) -> Self {
         Self {
+            clock,
             stores,
             done,
             robots: BTreeMap::new(),
@@ -248,7 +254,7 @@ impl Workers {
     }
 
     fn of(&mut self, robot: RobotId) -> &RobotWorkers {
-        let (stores, done) = (&self.stores, &self.done);
+        let (clock, stores, done) = (self.clock, &self.stores, &self.done);
         let is_dead =
             |workers: &mut RobotWorkers| workers.tasks.iter().any(JoinHandle::is_finished);
         if self.robots.get_mut(&robot).is_some_and(is_dead) {
@@ -261,6 +267,7 @@ impl Workers {
             let (down, down_jobs) = mpsc::channel(JOBS);
             let worker = Worker {
                 robot,
+                clock,
                 stores: stores.clone(),
                 done: done.clone(),
             };
@@ -300,6 +307,19 @@ fn time_to_live(entry: &LedgerEntry, now: Timestamp) -> Duration {
     Duration::try_from(command.deadline.duration_since(now)).unwrap_or_default()
 }
 
+/// A command as the robot gets it. One that this relay ended keeps its position only.
+fn to_send(entry: LedgerEntry, now: Timestamp) -> Command {
+    Command {
+        id: entry.command.id,
+        time_to_live: time_to_live(&entry, now),
+        order: if entry.is_withdrawn() {
+            Order::Withdrawn
+        } else {
+            entry.command.order
+        },
+    }
+}
+
 /// Commands that were sent, and when the ledger is to say so.
 #[derive(Debug, Clone, Copy)]
 struct SentRun {
@@ -312,6 +332,7 @@ struct SentRun {
 #[derive(Debug, Clone)]
 struct Worker {
     robot: RobotId,
+    clock: Clock,
     stores: Stores,
     done: mpsc::Sender<Done>,
 }
@@ -555,15 +576,14 @@ impl Worker {
 
     async fn load(&self, session: SessionId, from: Seq) {
         let (robot, catalog) = (self.robot, &self.stores.catalog);
-        let answer = match catalog.commands_from(robot, from, COMMANDS_PER_FRAME).await {
+        let answer = match catalog.offer(robot, from, COMMANDS_PER_FRAME).await {
             Ok(entries) => {
-                let now = Timestamp::now();
-                let commands = entries.into_iter().map(|entry| Command {
-                    id: entry.command.id,
-                    time_to_live: time_to_live(&entry, now),
-                    order: entry.command.order,
-                });
-                Done::Loaded(robot, session, from, commands.collect())
+                // Before the calendar is read: whatever passes until the frame is sent counts as a
+                // delay on the way, and so against the commands' time.
+                let sent = self.clock.now();
+                let now = clock::calendar();
+                let commands = entries.into_iter().map(|entry| to_send(entry, now));
+                Done::Loaded(robot, session, from, commands.collect(), sent)
             }
             Err(error) => {
                 warn!(%robot, %error, "commands not loaded");

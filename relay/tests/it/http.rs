@@ -194,7 +194,7 @@ async fn a_trip_ordered_just_before_a_crash_is_shown_and_one_that_was_ended_is_n
         id: CommandId(2),
         ..entry.command
     };
-    services.catalog.submit(second).await.unwrap();
+    services.catalog.submit(second, true).await.unwrap();
     let server = server.restart(open_settings()).await;
     let not_yet = r#"{"isArrived":false}"#;
     let reply = server.get_with("/api/v1/robots/arrived", &code).await;

@@ -123,7 +123,7 @@ async fn writes_need_the_admin_token_and_a_wrong_one_is_none() {
     assert!(!format!("{:?}", server.services.settings).contains(token));
 }
 
-fn admin_token(token: &str) -> brrbrr_relay::config::AdminToken {
+pub fn admin_token(token: &str) -> brrbrr_relay::config::AdminToken {
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, token).unwrap();
@@ -209,6 +209,7 @@ async fn every_page_may_call_and_send_the_codes_header() {
         "authorization",
         "x-requested-with",
         "authcode",
+        "idempotency-key",
     ] {
         assert!(headers.split(',').any(|h| h == header), "{header}");
     }

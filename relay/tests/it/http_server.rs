@@ -12,9 +12,12 @@ use brrbrr_proto::seal::Secret;
 use brrbrr_relay::broker::{self, Authenticate, BrokerConfig, Limits, Refused};
 use brrbrr_relay::catalog::sqlite::SqliteCatalog;
 use brrbrr_relay::catalog::{Catalog, HappeningDetails, PlaceDetails};
+use brrbrr_relay::changes::Changes;
+use brrbrr_relay::endings::Endings;
 use brrbrr_relay::http::turns::Turns;
 use brrbrr_relay::http::{self, Services, Settings};
 use brrbrr_relay::journal::sqlite::SqliteJournal;
+use brrbrr_relay::live::Live;
 use brrbrr_relay::live::memory::MemoryLive;
 use brrbrr_relay::metrics::Metrics;
 use brrbrr_relay::push::Push;
@@ -81,13 +84,21 @@ impl Server {
         let (broker, _frames) =
             broker::spawn(mqtt, config, nobody, turned(stopped.clone())).unwrap();
         let (removed_tx, removed) = mpsc::channel(64);
+        let catalog: Arc<dyn Catalog> = Arc::new(SqliteCatalog::open(&file("catalog")).unwrap());
+        let live: Arc<dyn Live> = Arc::new(MemoryLive::open(&file("live")).unwrap());
+        let metrics = Arc::new(Metrics::new(broker));
+        let changes = Arc::new(Changes::default());
+        let endings = Endings::new(&catalog, &live, &changes, &metrics.link);
+        let ending = tokio::spawn(endings.clone().run(turned(stopped.clone())));
         let services = Arc::new(Services {
-            catalog: Arc::new(SqliteCatalog::open(&file("catalog")).unwrap()),
-            live: Arc::new(MemoryLive::open(&file("live")).unwrap()),
+            catalog,
+            live,
             journal: Arc::new(SqliteJournal::open(&file("journal")).unwrap()),
             push: Push::default(),
             wakeups: Arc::new(Wakeups::default()),
-            metrics: Arc::new(Metrics::new(broker)),
+            changes,
+            endings,
+            metrics,
             removed: removed_tx,
             turns: Turns::default(),
             settings,
@@ -101,7 +112,10 @@ impl Server {
             removed,
             data,
             stop,
-            task: tokio::spawn(serving),
+            task: tokio::spawn(async move {
+                serving.await;
+                ending.await.unwrap();
+            }),
         }
     }
 

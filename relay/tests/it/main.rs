@@ -6,6 +6,7 @@ mod cli;
 mod cli_journal;
 mod faces;
 mod http;
+mod http_commands;
 mod http_history;
 mod http_limits;
 mod http_malformed;

@@ -1,17 +1,24 @@
 //! Workers on real stores.
 
-use brrbrr_proto::down::Order;
+use brrbrr_proto::down::{GoTo, Order};
 use brrbrr_proto::id::{BootId, CommandId};
 use brrbrr_proto::link::relay::BoardClock;
+use brrbrr_proto::live::Pose;
 use brrbrr_proto::seal::Secret;
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
-use brrbrr_proto::up::{CommandUpdate, Event, Item, Loss, Progress, Record, Thinned, Tombstone};
+use brrbrr_proto::up::{
+    Arrived, CommandUpdate, Event, Item, Loss, Ordered, Progress, Progressed, Record, Thinned,
+    Tombstone,
+};
+use jiff::SignedDuration;
 use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::catalog::{CommandState, NewCommand};
+use crate::journal::TripStep;
 use crate::journal::sqlite::SqliteJournal;
+use crate::live::Phase;
 use crate::live::memory::MemoryLive;
 
 struct Site {
@@ -19,6 +26,7 @@ struct Site {
     done: mpsc::Receiver<Done>,
     stores: Stores,
     registry: Registry,
+    changes: Arc<Changes>,
     robot: RobotId,
     folder: tempfile::TempDir,
 }
@@ -34,13 +42,15 @@ impl Site {
         let robot = catalog.add_robot("a", 7, None, &secret).await.unwrap().id;
         let mut registry = Registry::default();
         let metrics = Arc::new(LinkMetrics::new(&mut registry));
-        let stores = Stores::new(&catalog, &journal, &live, &metrics);
+        let changes = Arc::new(Changes::default());
+        let stores = Stores::new(&catalog, &journal, &live, &metrics, &changes);
         let (done_tx, done) = mpsc::channel(64);
         Self {
-            workers: Workers::new(stores.clone(), done_tx),
+            workers: Workers::new(Clock::start(), stores.clone(), done_tx),
             done,
             stores,
             registry,
+            changes,
             robot,
             folder,
         }
@@ -106,6 +116,49 @@ fn store(session: u64, first: u64, events: &[Event]) -> Store {
     }
 }
 
+fn command(robot: RobotId, id: CommandId, order: Order) -> NewCommand {
+    NewCommand {
+        id,
+        robot,
+        order,
+        deadline: Timestamp::UNIX_EPOCH,
+        actor: "voice".to_owned(),
+        idempotency_key: None,
+        submitted: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn go_to(place: &str) -> Order {
+    Order::GoTo(GoTo {
+        pose: Pose {
+            x: 1.0,
+            y: 2.0,
+            theta: None,
+        },
+        floor: Some(7),
+        place: place.to_owned(),
+    })
+}
+
+/// A trip that was ordered on the board, at the second 1 of its boot.
+fn ordered(command: CommandId, place: &str) -> Event {
+    Event::Ordered(Ordered {
+        command,
+        key: None,
+        actor: "board".to_owned(),
+        time_to_live: Duration::from_secs(60),
+        order: go_to(place),
+    })
+}
+
+fn step(command: CommandId, progress: Progress) -> Event {
+    Event::Command(CommandUpdate {
+        command,
+        progress,
+        detail: String::new(),
+    })
+}
+
 fn sample() -> Event {
     Event::Telemetry(Status::default())
 }
@@ -135,29 +188,15 @@ async fn a_run_that_the_catalog_refused_reaches_the_ledger_with_the_next_one() {
     let mut site = Site::new().await;
     let (first, second) = (CommandId(1), CommandId(2));
     for id in [first, second] {
-        let command = NewCommand {
-            id,
-            robot: site.robot,
-            order: Order::Stop,
-            deadline: Timestamp::UNIX_EPOCH,
-            actor: "voice".to_owned(),
-            idempotency_key: None,
-            submitted: Timestamp::UNIX_EPOCH,
-        };
-        site.stores.catalog.submit(command).await.unwrap();
+        let command = command(site.robot, id, Order::Stop);
+        site.stores.catalog.submit(command, true).await.unwrap();
     }
     // The catalog fails between two runs that are queued: the first one cannot be committed.
     let catalog = rusqlite::Connection::open(site.folder.path().join("catalog")).unwrap();
     let refuse = "CREATE TRIGGER away BEFORE INSERT ON applied WHEN new.next = 2
                   BEGIN SELECT raise(ABORT, 'away'); END";
     catalog.execute_batch(refuse).unwrap();
-    let done = |command| {
-        Event::Command(CommandUpdate {
-            command,
-            progress: Progress::Succeeded,
-            detail: String::new(),
-        })
-    };
+    let done = |command| step(command, Progress::Succeeded);
     // Of two sessions, so that they are not joined.
     site.store(1, 1, &[done(first)]);
     site.store(2, 2, &[done(second)]);
@@ -265,4 +304,96 @@ async fn the_age_of_live_statuses_is_counted_finely_around_a_second() {
         r#"brrbrr_live_age_seconds_bucket{le="10.0"} 4"#,
         r#"brrbrr_live_age_seconds_bucket{le="+Inf"} 5"#,
     ]);
+}
+
+#[tokio::test]
+async fn what_the_relay_ended_is_sent_as_withdrawn_and_the_rest_is_marked_as_offered_first() {
+    let mut site = Site::new().await;
+    let (robot, catalog) = (site.robot, Arc::clone(&site.stores.catalog));
+    let ids = [1, 2, 3].map(CommandId);
+    for (id, offered) in ids.into_iter().zip([true, false, false]) {
+        let command = command(robot, id, Order::Stop);
+        catalog.submit(command, offered).await.unwrap();
+    }
+    let cancel = command(robot, CommandId(9), Order::Stop);
+    catalog.cancel(ids[1], cancel, false).await.unwrap();
+    let load = DownJob::Load {
+        session: SessionId(1),
+        from: Seq::FIRST,
+    };
+    site.workers.down(robot, load).unwrap();
+    let loaded = site.done.recv().await.unwrap();
+    let Done::Loaded(_, _, _, commands, _) = loaded else {
+        panic!("{loaded:?}");
+    };
+    let orders: Vec<_> = commands.into_iter().map(|command| command.order).collect();
+    assert_eq!(orders, [Order::Stop, Order::Withdrawn, Order::Stop]);
+    // From here on only the robot can end the third.
+    assert_eq!(catalog.expire(Timestamp::MAX, 9).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_was_done_on_the_board_is_in_the_ledger_the_trip_log_and_the_guidance() {
+    let mut site = Site::new().await;
+    let (robot, stores) = (site.robot, site.stores.clone());
+    let trip = CommandId(5);
+    let progressed = Event::Progressed(Progressed {
+        command: trip,
+        percent: 40,
+        text: "on the way".to_owned(),
+    });
+    let arrived = Event::Arrived(Arrived {
+        command: Some(trip),
+        pose: None,
+    });
+    let mut told = site.changes.wait_for(trip).unwrap();
+    let begin = [ordered(trip, "로비"), step(trip, Progress::Received)];
+    site.store(1, 1, &begin);
+    site.stored().await;
+    told.changed().await;
+    let shown = stores.live.guidance(robot).await.unwrap();
+    assert_eq!((shown.phase, shown.trip), (Phase::Moving, Some(trip)));
+    assert_eq!(shown.destination.as_deref(), Some("로비"));
+
+    let rest = [
+        step(trip, Progress::Running),
+        progressed,
+        arrived,
+        step(trip, Progress::Succeeded),
+    ];
+    site.store(1, 3, &rest);
+    site.stored().await;
+    let shown = stores.live.guidance(robot).await.unwrap();
+    assert_eq!(shown.phase, Phase::Arrived);
+    let (entry, history) = stores.catalog.command(trip).await.unwrap();
+    assert_eq!((entry.seq, entry.state), (None, CommandState::Succeeded));
+    assert_eq!(entry.progress.map(|progress| progress.percent), Some(40));
+    // A second after the boot, as the board's clock says, and a minute to live from there.
+    let at = Timestamp::from_second(1_790_000_001).unwrap();
+    assert!(history.iter().all(|step| step.at == at), "{history:?}");
+    assert_eq!(entry.command.submitted, at);
+    let lifetime = entry.command.deadline.duration_since(at);
+    assert_eq!(lifetime, SignedDuration::from_secs(60));
+    let trips = stores.journal.trips(Some("a"), 9).await.unwrap();
+    let trips: Vec<_> = trips.iter().rev().map(|line| line.status).collect();
+    assert_eq!(trips, [TripStep::Departed, TripStep::Arrived]);
+}
+
+#[tokio::test]
+async fn a_trip_of_the_board_that_is_older_than_what_was_ordered_here_is_history() {
+    let mut site = Site::new().await;
+    let (robot, stores) = (site.robot, site.stores.clone());
+    let newer = NewCommand {
+        submitted: Timestamp::from_second(1_790_000_005).unwrap(),
+        ..command(robot, CommandId(1), Order::Stop)
+    };
+    stores.catalog.submit(newer, false).await.unwrap();
+    let trip = CommandId(5);
+    let events = [ordered(trip, "로비"), step(trip, Progress::Superseded)];
+    site.store(1, 1, &events);
+    site.stored().await;
+    let shown = stores.live.guidance(robot).await.unwrap();
+    assert_eq!((shown.phase, shown.trip), (Phase::Idle, None));
+    let (entry, _) = stores.catalog.command(trip).await.unwrap();
+    assert_eq!(entry.state, CommandState::Superseded);
 }
