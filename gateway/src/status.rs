@@ -353,3 +353,31 @@ impl StatusBoard {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_board_shows_how_long_ago_the_robot_said_each_field() {
+        let stands = (Epoch(1), Seq::FIRST, Seq::FIRST);
+        let robot = RobotId::new(7).unwrap();
+        let board = StatusBoard::new(robot, "guide-7", stands, Arc::default());
+        let status = Status {
+            battery: Some(0.33),
+            floor: Some(7),
+            ..Status::default()
+        };
+        let ages = PerField {
+            battery: Some(Duration::from_millis(12_300)),
+            ..PerField::default()
+        };
+        board.set_status(&status, ages);
+        let shown = serde_json::to_value(board.snapshot()).unwrap();
+        assert_eq!(shown["status"]["battery"], 0.33);
+        assert!(shown["ages"]["battery"].as_f64().unwrap() >= 12.3);
+        // It remembers the floor from before a restart.
+        assert_eq!(shown["status"]["floor"], 7);
+        assert_eq!(shown["ages"]["floor"], serde_json::Value::Null);
+    }
+}

@@ -1,8 +1,9 @@
 //! Live state: auth codes, faces, what each robot is doing for whom, whether it is in contact, its
 //! newest status, and how its spool is. One of the relay's three ports.
 //!
-//! Codes, bindings, guidance and contact outlive a restart of the relay. What robots say again need
-//! not: the newest status, and how the spool is.
+//! Codes, bindings, guidance and contact outlive a restart of the relay, and so does what a robot said
+//! of itself before it went out of contact. What robots in contact say again need not: their newest
+//! status, and how the spool is.
 
 pub mod guesses;
 pub mod heard;

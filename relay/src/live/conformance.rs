@@ -96,6 +96,9 @@ pub(crate) async fn prepare(live: &dyn Live) -> AuthCode {
         last_contact: Some(at(2)),
         cause: Some(Cause::Silent),
     };
+    live.hear(robot(902), charged(), PerField::of(&charged(), at(2)))
+        .await
+        .unwrap();
     live.note_contacts(vec![
         (robot(900), online(1)),
         (robot(901), degraded(1)),
@@ -103,6 +106,9 @@ pub(crate) async fn prepare(live: &dyn Live) -> AuthCode {
     ])
     .await
     .unwrap();
+    live.hear(robot(900), charged(), PerField::default())
+        .await
+        .unwrap();
     for moment in [5, 10] {
         live.keep_alive(at(moment), vec![(robot(900), at(moment))])
             .await
@@ -147,6 +153,24 @@ pub(crate) async fn remembers(live: &dyn Live, code: AuthCode) {
         (robot(903), cut_off(11)),
     ];
     assert_eq!(live.presences().await.unwrap(), expected);
+    for (number, moment) in [(900, None), (902, Some(2))] {
+        let said = PerField {
+            battery: moment.map(at),
+            ..PerField::default()
+        };
+        let heard = Heard {
+            status: charged(),
+            said,
+        };
+        assert_eq!(live.heard(robot(number)).await.unwrap(), Some(heard));
+    }
+}
+
+fn charged() -> Status {
+    Status {
+        battery: Some(0.33),
+        ..Status::default()
+    }
 }
 
 async fn every_robot_has_a_code_of_its_own(live: &dyn Live) {

@@ -4,10 +4,12 @@
 //! is made there, and what was committed is then taken over into memory in the order of the commits.
 //! Whether robots are in contact is the other way round, since the present is true whatever the disk
 //! says: it is in memory first, and on disk for the next start, which counts everybody as out of
-//! contact since the file's last sign of life. Reads are answered from memory alone. The newest status,
-//! how spools are, and the count of guesses are in memory only.
+//! contact since the file's last sign of life. What robots say of themselves is written when their
+//! contact changes, and now and then. Reads are answered from memory alone. How spools are and the
+//! count of guesses are in memory only.
 
 mod contacts;
+mod statuses;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use brrbrr_proto::id::{CommandId, RobotId};
 use brrbrr_proto::live::{PerField, Status};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::time::Instant;
@@ -32,11 +34,19 @@ use crate::sqlite::{Access, Fault, OpenError, Schema, StoreThread, open, unreada
 const SCHEMA: Schema = Schema {
     name: "live store",
     application_id: 0x6272_6c01,
-    migrations: &[include_str!("memory/1.sql"), include_str!("memory/2.sql")],
+    migrations: &[
+        include_str!("memory/1.sql"),
+        include_str!("memory/2.sql"),
+        include_str!("memory/3.sql"),
+    ],
 };
 
 /// Draws before the free codes are listed. With 9 in 10 codes used, that is for one robot in 30.
 const DRAWS: usize = 32;
+
+/// How old what is written of a robot's status may be. A relay that is killed shows it of robots that
+/// do not come back.
+const STATUSES_EVERY: SignedDuration = SignedDuration::from_secs(60);
 
 /// Live state of one relay. See the module's documentation.
 #[derive(Debug)]
@@ -50,6 +60,10 @@ pub struct MemoryLive {
 struct State {
     robots: BTreeMap<RobotId, Known>,
     robots_by_code: BTreeMap<AuthCode, RobotId>,
+    /// Robots whose status is not written.
+    unwritten: BTreeSet<RobotId>,
+    /// When statuses were last written.
+    written: Option<Timestamp>,
 }
 
 /// What is known of one robot.
@@ -120,6 +134,9 @@ impl State {
         for (robot, presence) in contacts::read(connection)? {
             state.known(robot).presence = Some(presence);
         }
+        for (robot, heard) in statuses::read(connection)? {
+            state.known(robot).heard = Some(heard);
+        }
         Ok(state)
     }
 
@@ -134,8 +151,34 @@ impl State {
         self.robots_by_code.insert(code, robot);
     }
 
+    /// What the robot said of itself, if that is not written.
+    fn unwritten(&self, robot: RobotId) -> Option<(RobotId, Heard)> {
+        if !self.unwritten.contains(&robot) {
+            return None;
+        }
+        let heard = self.robots.get(&robot)?.heard.clone()?;
+        Some((robot, heard))
+    }
+
+    /// Statuses are on disk. One that has changed meanwhile is written with the next ones.
+    fn note_written(&mut self, written: &[(RobotId, Heard)]) {
+        for (robot, heard) in written {
+            let known = self.robots.get(robot);
+            if known.is_none_or(|known| known.heard.as_ref() == Some(heard)) {
+                self.unwritten.remove(robot);
+            }
+        }
+    }
+
+    fn are_statuses_due(&self, now: Timestamp) -> bool {
+        // A calendar that was set back does not put them off.
+        self.written
+            .is_none_or(|before| now.duration_since(before).abs() >= STATUSES_EVERY)
+    }
+
     /// Forgets what robots and guests have done. Who is in contact still is.
     fn reset(&mut self) {
+        self.unwritten.clear();
         self.robots_by_code.clear();
         for known in self.robots.values_mut() {
             *known = Known {
@@ -146,6 +189,7 @@ impl State {
     }
 
     fn forget(&mut self, robot: RobotId) {
+        self.unwritten.remove(&robot);
         if let Some(code) = self.robots.remove(&robot).and_then(|known| known.code) {
             self.robots_by_code.remove(&code);
         }
@@ -287,6 +331,7 @@ impl Live for MemoryLive {
         let mut state = lock(&self.state);
         let heard = state.known(robot).heard.get_or_insert_default();
         heard.show(&status, &said);
+        state.unwritten.insert(robot);
         Ok(())
     }
 
@@ -296,6 +341,7 @@ impl Live for MemoryLive {
         for (status, at) in told {
             heard.remember(&status, at);
         }
+        state.unwritten.insert(robot);
         Ok(())
     }
 
@@ -324,19 +370,33 @@ impl Live for MemoryLive {
     }
 
     async fn note_contacts(&self, changes: Vec<(RobotId, Presence)>) -> Result<()> {
+        let mut statuses = Vec::new();
         {
             let mut state = lock(&self.state);
             for (robot, presence) in &changes {
                 state.known(*robot).presence = Some(*presence);
+                statuses.extend(state.unwritten(*robot));
             }
         }
-        let work = move |connection: &Connection| contacts::write(connection, &changes);
-        self.change(work, |_, ()| {}).await
+        let work = move |connection: &Connection| {
+            contacts::write(connection, &changes)?;
+            statuses::write(connection, statuses)
+        };
+        self.change(work, |state, written| state.note_written(written))
+            .await
+            .map(drop)
     }
 
     async fn keep_alive(&self, at: Timestamp, heard: Vec<(RobotId, Timestamp)>) -> Result<()> {
+        let mut statuses = Vec::new();
         {
             let mut state = lock(&self.state);
+            if state.are_statuses_due(at) {
+                state.written = Some(at);
+                for robot in &state.unwritten {
+                    statuses.extend(state.unwritten(*robot));
+                }
+            }
             for (robot, at) in heard {
                 let known = state.robots.get_mut(&robot);
                 if let Some(presence) = known.and_then(|known| known.presence.as_mut()) {
@@ -344,8 +404,13 @@ impl Live for MemoryLive {
                 }
             }
         }
-        let work = move |connection: &Connection| contacts::write_alive(connection, at);
-        self.change(work, |_, ()| {}).await
+        let work = move |connection: &Connection| {
+            contacts::write_alive(connection, at)?;
+            statuses::write(connection, statuses)
+        };
+        self.change(work, |state, written| state.note_written(written))
+            .await
+            .map(drop)
     }
 
     async fn forget(&self, robot: RobotId) -> Result<()> {
@@ -356,6 +421,7 @@ impl Live for MemoryLive {
                     "DELETE FROM faces WHERE robot = ?1",
                     "DELETE FROM guidance WHERE robot = ?1",
                     "DELETE FROM contacts WHERE robot = ?1",
+                    "DELETE FROM heard WHERE robot = ?1",
                 ] {
                     connection
                         .prepare_cached(table)?
@@ -371,7 +437,8 @@ impl Live for MemoryLive {
     async fn reset(&self) -> Result<()> {
         self.change(
             |connection| {
-                let everything = "DELETE FROM codes; DELETE FROM faces; DELETE FROM guidance;";
+                let everything = "DELETE FROM codes; DELETE FROM faces; DELETE FROM guidance;
+                                  DELETE FROM heard;";
                 Ok(connection.execute_batch(everything)?)
             },
             |state, ()| state.reset(),

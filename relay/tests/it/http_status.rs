@@ -189,6 +189,15 @@ async fn a_robot_that_is_cut_off_is_offline_with_what_it_said_last_and_stale() {
     let lost = "brrbrr_contact_changes_total{contact=\"offline\"}";
     assert_eq!(relay.metric(lost).await, Some(1));
 
+    // Another relay on the same data says the same.
+    let address = relay.mqtt.to_string();
+    relay.kill();
+    let relay = Relay::start(&data, &address).await;
+    let after = relay.status(id).await;
+    assert_eq!(after["presence"], offline["presence"]);
+    assert_eq!(after["status"]["battery"]["at"], battery["at"]);
+    assert_eq!(after["status"]["battery"]["stale"], true);
+
     robot.come_back();
     let back = relay.until(id, "online", anything).await;
     assert!(time(&back["presence"]["since"]) > time(&offline["presence"]["since"]));
