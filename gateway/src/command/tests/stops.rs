@@ -97,6 +97,21 @@ fn a_motion_that_waits_is_not_begun_after_a_stop_that_could_not_be_stored() {
 }
 
 #[test]
+fn a_motion_that_came_before_a_stop_is_not_begun_although_it_is_stored_after_it() {
+    let mut bench = Bench::ready();
+    bench.refused(1, go_to(), 60);
+    bench.refused(2, Order::Stop, 60);
+    bench.work();
+    bench.resend(true);
+    bench.resend(true);
+    bench.command(3, go_to(), 60);
+    bench.work();
+    assert_eq!(bench.ended[&CommandId(1)], Progress::Cancelled);
+    assert_eq!(bench.ended[&CommandId(2)], Progress::Succeeded);
+    assert_eq!(bench.commands.running().unwrap().command.id, CommandId(3));
+}
+
+#[test]
 fn a_robot_that_ignores_a_cancellation_is_told_once() {
     let mut bench = driving();
     bench.command(2, Order::Cancel(CommandId(1)), 600);
