@@ -80,6 +80,8 @@ struct Bench {
     /// The motions that the robot has got, the newest last.
     driven: Vec<CommandId>,
     ended: BTreeMap<CommandId, Progress>,
+    /// What runs for whoever reads one record after the other.
+    told_to_run: BTreeSet<CommandId>,
     arrived: Vec<Option<CommandId>>,
     progress: Vec<(Uptime, CommandId, u8, String)>,
     /// Since when which motion runs, and what was said since.
@@ -105,6 +107,7 @@ impl Bench {
             given: BTreeSet::new(),
             driven: Vec::new(),
             ended: BTreeMap::new(),
+            told_to_run: BTreeSet::new(),
             arrived: Vec::new(),
             progress: Vec::new(),
             runs: None,
@@ -266,9 +269,14 @@ impl Bench {
                 Event::Command(update) if update.progress.is_final() => {
                     let twice = self.ended.insert(update.command, update.progress);
                     assert_eq!(twice, None, "reported twice: {}", update.command);
+                    self.told_to_run.remove(&update.command);
                     if update.detail.contains("stands idle") {
                         assert!(self.rested.contains(&update.command), "ended too soon");
                     }
+                }
+                Event::Command(update) if update.progress == Progress::Running => {
+                    self.told_to_run.insert(update.command);
+                    assert_eq!(self.told_to_run.len(), 1, "two run for a moment");
                 }
                 Event::Arrived(arrived) => self.arrived.push(arrived.command),
                 Event::Command(_)
