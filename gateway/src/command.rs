@@ -222,10 +222,11 @@ impl Commands {
         is_passed_on
     }
 
-    /// Whether a command was passed on to the robot before it could be stored.
+    /// Whether something was decided about a command before it could be stored: it was passed on to
+    /// the robot, or stopped. Store it as [`Commands::plan`] says in any case.
     #[must_use]
     pub fn is_unrecorded(&self, id: CommandId) -> bool {
-        self.was_passed_on(id)
+        self.was_passed_on(id) || self.unrecorded.is_stopped(id)
     }
 
     /// Whether a command is here and has not ended.

@@ -31,9 +31,10 @@ impl Commands {
         let id = self.active[index].id();
         if self.active[index].state == State::Handing {
             // The robot was faster than its broker's word that it has the order.
-            draft.events.push(update(id, Progress::Running, ""));
             self.active[index].stored.hand_over = HandOver::Confirmed;
             self.supersede_running_before(index, &mut draft);
+            // The relay applies one record after the other: no two motions run, not even for a moment.
+            draft.events.push(update(id, Progress::Running, ""));
         }
         let index = self.find(id).unwrap_or(index);
         match report.outcome {

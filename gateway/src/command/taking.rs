@@ -22,9 +22,19 @@ const UNRECORDED_MAX: usize = 16;
 /// their deadline when they come again.
 const ENDED_MAX: usize = 64;
 
-/// The ends of commands that were passed on before the spool had them.
+/// How many motions are remembered that could not be stored: more than the relay sends until it has
+/// to hear that they were.
+const REFUSED_MAX: usize = 256;
+
+/// What came and could not be stored.
 #[derive(Debug, Default)]
-pub(super) struct Unrecorded(VecDeque<Ended>);
+pub(super) struct Unrecorded {
+    /// The ends of commands that were passed on.
+    ended: VecDeque<Ended>,
+    /// Motions, and whether a stop came since. Such a motion must not be started when it
+    /// comes again and can be stored.
+    motions: VecDeque<(CommandId, bool)>,
+}
 
 #[derive(Debug)]
 struct Ended {
@@ -37,10 +47,10 @@ struct Ended {
 impl Unrecorded {
     /// Keeps how a command ended until it can be stored.
     pub(super) fn keep(&mut self, stored: &StoredCommand, detail: String) {
-        if self.0.len() >= ENDED_MAX {
-            self.0.pop_front();
+        if self.ended.len() >= ENDED_MAX {
+            self.ended.pop_front();
         }
-        self.0.push_back(Ended {
+        self.ended.push_back(Ended {
             id: stored.command.id,
             progress: stored.progress,
             hand_over: stored.hand_over,
@@ -48,13 +58,40 @@ impl Unrecorded {
         });
     }
 
+    fn refused(&mut self, motion: CommandId) {
+        if self.motions.iter().any(|(id, _)| *id == motion) {
+            return;
+        }
+        if self.motions.len() >= REFUSED_MAX {
+            self.motions.pop_front();
+        }
+        self.motions.push_back((motion, false));
+    }
+
+    fn stop_motions(&mut self) {
+        for (_, is_stopped) in &mut self.motions {
+            *is_stopped = true;
+        }
+    }
+
+    /// Forgets a motion, and says whether it was stopped.
+    fn take_stopped(&mut self, motion: CommandId) -> bool {
+        let index = self.motions.iter().position(|(id, _)| *id == motion);
+        let motion = index.and_then(|index| self.motions.remove(index));
+        motion.is_some_and(|(_, is_stopped)| is_stopped)
+    }
+
+    pub(super) fn is_stopped(&self, motion: CommandId) -> bool {
+        self.motions.contains(&(motion, true))
+    }
+
     fn knows(&self, id: CommandId) -> bool {
-        self.0.iter().any(|ended| ended.id == id)
+        self.ended.iter().any(|ended| ended.id == id)
     }
 
     fn take(&mut self, id: CommandId) -> Option<Ended> {
-        let index = self.0.iter().position(|ended| ended.id == id)?;
-        self.0.remove(index)
+        let index = self.ended.iter().position(|ended| ended.id == id)?;
+        self.ended.remove(index)
     }
 }
 
@@ -89,6 +126,7 @@ impl Commands {
     pub(super) fn admit(&mut self, stored: StoredCommand, now: Uptime) {
         let is_late = stored.deadline <= now;
         let is_full = self.active.len() >= UNFINISHED_MAX && stored.command.order != Order::Stop;
+        let was_stopped = self.unrecorded.take_stopped(stored.command.id);
         let index = self.push(stored, true);
         if is_late {
             let why = "it was received after its time had passed";
@@ -97,6 +135,10 @@ impl Commands {
         if is_full {
             let why = format!("{UNFINISHED_MAX} commands are unfinished already");
             return self.end_one(index, Progress::Failed, why);
+        }
+        if was_stopped {
+            let why = "stopped before it was started".to_owned();
+            return self.end_one(index, Progress::Cancelled, why);
         }
         self.arrange(index);
     }
@@ -133,6 +175,9 @@ impl Commands {
             && unrecorded.count() < UNRECORDED_MAX
             && self.find(id).is_none();
         if !is_wanted || !is_possible {
+            if stored.command.order.is_motion() {
+                self.unrecorded.refused(id);
+            }
             return false;
         }
         stored.hand_over = HandOver::NotYet;
@@ -191,6 +236,7 @@ impl Commands {
                 self.end_waiting_before(index, Progress::Superseded, &why);
             }
             Order::Stop => {
+                self.unrecorded.stop_motions();
                 let why = "stopped before it was started";
                 self.end_waiting_before(index, Progress::Cancelled, why);
             }
@@ -259,8 +305,8 @@ impl Commands {
 
     /// How far to say that a command is handed over when it is stored, see [`Commands::plan`].
     pub(super) fn plan_of(&self, id: CommandId, order: &Order) -> HandOver {
-        if self.was_passed_on(id) {
-            // After a restart it must not go out a second time.
+        if self.is_unrecorded(id) {
+            // If the daemon stops right after it is stored, it must not go out all the same.
             return HandOver::Offered;
         }
         let may_be_first = order.is_motion() || *order == Order::Stop;

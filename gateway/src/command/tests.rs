@@ -73,11 +73,15 @@ struct Bench {
     plans: bool,
     persisting: Option<Step>,
     executing: Vec<(CommandId, Order)>,
+    /// Everything in the order in which it came first.
+    arrivals: Vec<CommandId>,
     /// Orders that the robot may have got.
     given: BTreeSet<CommandId>,
     /// The motions that the robot has got, the newest last.
     driven: Vec<CommandId>,
     ended: BTreeMap<CommandId, Progress>,
+    /// What runs for whoever reads one record after the other.
+    told_to_run: BTreeSet<CommandId>,
     arrived: Vec<Option<CommandId>>,
     progress: Vec<(Uptime, CommandId, u8, String)>,
     /// Since when which motion runs, and what was said since.
@@ -99,9 +103,11 @@ impl Bench {
             plans: false,
             persisting: None,
             executing: Vec::new(),
+            arrivals: Vec::new(),
             given: BTreeSet::new(),
             driven: Vec::new(),
             ended: BTreeMap::new(),
+            told_to_run: BTreeSet::new(),
             arrived: Vec::new(),
             progress: Vec::new(),
             runs: None,
@@ -133,6 +139,7 @@ impl Bench {
 
     /// A command is stored and passed on to the machine.
     fn store(&mut self, mut command: StoredCommand) {
+        self.arrives(command.command.id);
         if self.plans || self.commands.is_unrecorded(command.command.id) {
             command.hand_over = self
                 .commands
@@ -147,6 +154,7 @@ impl Bench {
     fn refused(&mut self, id: u128, order: Order, ttl: u64) -> bool {
         let mut command = stored(id, order, ttl, self.now);
         command.boot = self.boot;
+        self.arrives(command.command.id);
         self.unstored.push(command.clone());
         let is_passed_on = self.commands.handle_refused(command, self.now);
         self.take();
@@ -164,8 +172,15 @@ impl Bench {
             self.unstored.remove(0);
             self.store(command);
         } else {
+            self.arrives(command.command.id);
             self.commands.handle_refused(command, self.now);
             self.take();
+        }
+    }
+
+    fn arrives(&mut self, id: CommandId) {
+        if !self.arrivals.contains(&id) {
+            self.arrivals.push(id);
         }
     }
 
@@ -208,6 +223,11 @@ impl Bench {
             assert_eq!(self.driven.last(), Some(&target), "stops another: {id}");
         }
         if order.is_motion() {
+            let later = self.arrivals.iter().skip_while(|&&other| other != id);
+            for stop in later.filter(|other| self.given.contains(other)) {
+                let is_stop = self.known(*stop).command.order == Order::Stop;
+                assert!(!is_stop, "begun after {stop}: {id}");
+            }
             self.driven.push(id);
         }
         self.executing.push((id, order));
@@ -249,9 +269,14 @@ impl Bench {
                 Event::Command(update) if update.progress.is_final() => {
                     let twice = self.ended.insert(update.command, update.progress);
                     assert_eq!(twice, None, "reported twice: {}", update.command);
+                    self.told_to_run.remove(&update.command);
                     if update.detail.contains("stands idle") {
                         assert!(self.rested.contains(&update.command), "ended too soon");
                     }
+                }
+                Event::Command(update) if update.progress == Progress::Running => {
+                    self.told_to_run.insert(update.command);
+                    assert_eq!(self.told_to_run.len(), 1, "two run for a moment");
                 }
                 Event::Arrived(arrived) => self.arrived.push(arrived.command),
                 Event::Command(_)
@@ -393,6 +418,12 @@ impl Bench {
         // Whoever gave a command on the board gives it again, or not.
         self.unstored
             .retain(|stored| stored.origin == Origin::Relay);
+        // A motion that was refused before has only its deadline that bounds it.
+        for refused in &self.unstored {
+            let is_it = |id: &CommandId| *id == refused.command.id;
+            let is_motion = refused.command.order.is_motion();
+            self.arrivals.retain(|id| !(is_motion && is_it(id)));
+        }
         let unfinished = self.disk.iter().filter(|s| !s.progress.is_final());
         let unfinished = unfinished.cloned().collect();
         let mut motions = self.disk.iter().filter(|s| s.command.order.is_motion());

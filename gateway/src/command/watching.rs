@@ -127,9 +127,6 @@ impl Watch {
 impl Commands {
     /// Takes note of what the robot does.
     pub(super) fn watch_activity(&mut self, activity: Activity, now: Uptime) {
-        if self.reach != Reach::Ready {
-            return;
-        }
         let Some(watch) = &mut self.watch else { return };
         let mut active = self.active.iter();
         let order = active.find(|active| active.id() == watch.id);

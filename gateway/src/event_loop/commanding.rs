@@ -24,8 +24,13 @@ impl EventLoop {
             .filter(|command| command.order != Order::Withdrawn)
             .map(|command| StoredCommand::received(command, boot, received))
             .collect();
-        if let [only] = commands.as_mut_slice() {
-            only.hand_over = self.commands.plan(only.command.id, &only.command.order);
+        let is_alone = commands.len() == 1;
+        for stored in &mut commands {
+            let Command { id, order, .. } = &stored.command;
+            // Of several, only the first could go out at once.
+            if is_alone || self.commands.is_unrecorded(*id) {
+                stored.hand_over = self.commands.plan(*id, order);
+            }
         }
         let rows = commands.iter().map(|stored| {
             let event = command::update(stored.command.id, Progress::Received, "");

@@ -154,7 +154,7 @@ fn act(bench: &mut Bench, action: Action, next_id: &mut u128) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
     fn whatever_happens_every_command_ends_once_and_none_is_late_or_doubled(

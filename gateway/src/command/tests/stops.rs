@@ -97,6 +97,21 @@ fn a_motion_that_waits_is_not_begun_after_a_stop_that_could_not_be_stored() {
 }
 
 #[test]
+fn a_motion_that_came_before_a_stop_is_not_begun_although_it_is_stored_after_it() {
+    let mut bench = Bench::ready();
+    bench.refused(1, go_to(), 60);
+    bench.refused(2, Order::Stop, 60);
+    bench.work();
+    bench.resend(true);
+    bench.resend(true);
+    bench.command(3, go_to(), 60);
+    bench.work();
+    assert_eq!(bench.ended[&CommandId(1)], Progress::Cancelled);
+    assert_eq!(bench.ended[&CommandId(2)], Progress::Succeeded);
+    assert_eq!(bench.commands.running().unwrap().command.id, CommandId(3));
+}
+
+#[test]
 fn a_robot_that_ignores_a_cancellation_is_told_once() {
     let mut bench = driving();
     bench.command(2, Order::Cancel(CommandId(1)), 600);
@@ -119,6 +134,10 @@ fn a_command_that_is_withdrawn_twice_halts_the_robot_once() {
     let mut bench = driving();
     bench.command(2, Order::Cancel(CommandId(1)), 60);
     bench.command(3, Order::Cancel(CommandId(1)), 60);
+    // Everything is stored before the robot's broker has a word for the first.
+    while bench.persisting.is_some() {
+        bench.persist();
+    }
     bench.work();
     let stops: Vec<_> = bench.given.iter().filter(|id| id.0 > 1).collect();
     assert_eq!(stops, [&CommandId(2)]);
