@@ -11,7 +11,7 @@ use tracing::{error, info};
 use crate::board_commands;
 use crate::building::BuildingCache;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::event_loop::{self, Parts};
 use crate::identity::Identity;
 use crate::local;
@@ -33,6 +33,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
     let identity = Identity::load(&config.data)?;
     let clock = Clock::of_this_boot()?;
     let listener = local::bind(&config.data).await?;
+    let extra = listen_for_others(&config.local).await?;
     let (spool, state) = open_spool(&config.data, config.spool, clock).await?;
     if let Some(salvaged) = &state.salvaged {
         error!(
@@ -50,10 +51,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
         "gateway starts"
     );
 
-    let (building, problem) = BuildingCache::open(&config.data, clock.wall());
-    if let Some(error) = problem {
-        error!(%error, "the building has to come from a relay again");
-    }
+    let building = open_building(&config.data, clock);
     let random = || getrandom::u64().context("the operating system gives no random numbers");
     let (stop, stopped) = watch::channel(false);
     let (stop_robot, robot_stopped) = watch::channel(false);
@@ -67,8 +65,18 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
         Arc::clone(&robot.counters),
     );
     let (posting, posts) = mpsc::channel(local::POSTS_MAX);
-    let control = tokio::spawn(local::serve(listener, board.clone(), posting));
-    let (_board_commands, requests) = board_commands::channel(spool.clone());
+    let (commands, requests) = board_commands::channel(spool.clone());
+    let services = local::Services {
+        robot: identity.robot,
+        enrolled: (identity.enrolment.name.clone(), identity.enrolment.floor),
+        board: board.clone(),
+        posts: posting,
+        commands,
+        building: building.clone(),
+        clock,
+        waiters: local::Waiters::default(),
+    };
+    let control = tokio::spawn(local::serve(listener, extra, services));
     let uplink = uplink::spawn(
         UplinkConfig {
             robot: identity.robot,
@@ -111,6 +119,27 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> a
     outcome?;
     info!("gateway stopped");
     Ok(())
+}
+
+/// Opens the socket that is configured besides the control socket.
+async fn listen_for_others(config: &config::Local) -> anyhow::Result<Option<local::Extra>> {
+    let Some(listen) = &config.listen else {
+        return Ok(None);
+    };
+    let extra = local::listen(listen, config.token.clone()).await?;
+    match extra.address() {
+        Some(address) => info!(%address, "the local API listens"),
+        None => info!(?listen, "the local API listens"),
+    }
+    Ok(Some(extra))
+}
+
+fn open_building(data: &Path, clock: Clock) -> BuildingCache {
+    let (building, problem) = BuildingCache::open(data, clock.wall());
+    if let Some(error) = problem {
+        error!(%error, "the building has to come from a relay again");
+    }
+    building
 }
 
 /// Opening reads the disk, so it is done where blocking is allowed.

@@ -7,11 +7,12 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::app;
+use crate::building::BuildingStatus;
 use crate::config::{Config, Overrides};
 use crate::drill::{self, DrillArgs};
 use crate::identity::Identity;
 use crate::local;
-use crate::status::Snapshot;
+use crate::status::{GapStatus, Snapshot};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line or configuration, 3 no gateway is running.
@@ -81,13 +82,14 @@ impl Cli {
                 let broker = config.broker(&identity.enrolment)?;
                 let tls = if broker.tls { "TLS" } else { "no TLS" };
                 print(&format!(
-                    "ok: robot {} ({:?}), {} adapter, relay's broker {}:{} ({tls}), data in {}\n",
+                    "ok: robot {} ({:?}), {} adapter, relay's broker {}:{} ({tls}), data in {}{}\n",
                     identity.robot,
                     identity.enrolment.name,
                     config.robot.adapter_name(),
                     broker.host,
                     broker.port,
-                    config.data.display()
+                    config.data.display(),
+                    config.local.describe(),
                 ))
             }
             Command::Status { overrides, json } => {
@@ -127,6 +129,7 @@ fn describe(snapshot: &Snapshot) -> String {
         running,
         unfinished_commands,
         adapter,
+        building,
         status,
         ..
     } = snapshot;
@@ -162,24 +165,7 @@ fn describe(snapshot: &Snapshot) -> String {
             spool.thinned, spool.shed, spool.refused
         ));
     }
-    for gap in &spool.gaps {
-        let count = match gap.count {
-            0 => "an unknown number of records".to_owned(),
-            count => format!("{count} records"),
-        };
-        let last = gap.first.saturating_add(gap.covers).saturating_sub(1);
-        let span = gap
-            .since
-            .zip(gap.until)
-            .map_or_else(String::new, |(since, until)| {
-                let seconds = until.saturating_sub(since) / 1_000_000;
-                format!(", a stretch of {seconds} s")
-            });
-        lines.push(format!(
-            "gap        {count}, {} to {last}: {}{span}",
-            gap.first, gap.reason
-        ));
-    }
+    lines.extend(spool.gaps.iter().map(describe_gap));
     if let Some(error) = &spool.error {
         lines.push(format!(
             "spool      failed {} times, last: {error}",
@@ -190,6 +176,7 @@ fn describe(snapshot: &Snapshot) -> String {
         Some(id) => format!("commands   {id} is running, {unfinished_commands} not ended"),
         None => format!("commands   none is running, {unfinished_commands} not ended"),
     });
+    lines.push(describe_building(building));
     let activity = status
         .activity
         .map_or("unknown".to_owned(), |a| format!("{a:?}"));
@@ -207,6 +194,42 @@ fn describe(snapshot: &Snapshot) -> String {
         lines.push(format!("battery    {:.0} %", battery * 100.0));
     }
     lines.join("\n") + "\n"
+}
+
+fn describe_gap(gap: &GapStatus) -> String {
+    let count = match gap.count {
+        0 => "an unknown number of records".to_owned(),
+        count => format!("{count} records"),
+    };
+    let last = gap.first.saturating_add(gap.covers).saturating_sub(1);
+    let span = gap
+        .since
+        .zip(gap.until)
+        .map_or_else(String::new, |(since, until)| {
+            let seconds = until.saturating_sub(since) / 1_000_000;
+            format!(", a stretch of {seconds} s")
+        });
+    format!(
+        "gap        {count}, {} to {last}: {}{span}",
+        gap.first, gap.reason
+    )
+}
+
+fn describe_building(building: &BuildingStatus) -> String {
+    let mut line = match (&building.revision, &building.since) {
+        (Some(revision), Some(since)) => format!(
+            "building   {} places, {} events, revision {revision} of {since}",
+            building.places, building.events
+        ),
+        _ => "building   not known yet, no relay has sent it".to_owned(),
+    };
+    if let Some(seconds) = building.confirmed {
+        line += &format!(", the newest {seconds} s ago");
+    }
+    if let Some(problem) = &building.problem {
+        line += &format!(": {problem}");
+    }
+    line
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

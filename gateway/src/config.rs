@@ -1,5 +1,7 @@
 //! The configuration: a TOML file, the environment over it, flags over both.
 
+mod local;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +12,8 @@ use clap::Args;
 use serde::Deserialize;
 use thiserror::Error;
 
+pub use self::local::Local;
+use self::local::LocalSection;
 use crate::command::watching::MOTION_LIMIT;
 use crate::robot::RobotConfig;
 use crate::robot::amqp::wire::Wire;
@@ -106,6 +110,8 @@ pub struct Config {
     pub spool: Limits,
     /// How far apart samples of the status are at least that are kept; `None` for no telemetry.
     pub telemetry: Option<Duration>,
+    /// Where programs on the board may ask besides the control socket.
+    pub local: Local,
     relay: Relay,
 }
 
@@ -126,6 +132,7 @@ struct File {
     spool: Option<SpoolSection>,
     telemetry: Option<Telemetry>,
     relay: Option<Relay>,
+    local: Option<LocalSection>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -225,6 +232,7 @@ impl Config {
             motion_limit,
             spool: file.spool.unwrap_or_default().limits()?,
             telemetry: file.telemetry.unwrap_or_default().interval()?,
+            local: file.local.unwrap_or_default().checked()?,
             relay,
         })
     }

@@ -9,7 +9,9 @@ use brrbrr_proto::id::{Epoch, RelayId, RobotId, Seq, SessionId};
 use brrbrr_proto::live::{PerField, Status};
 use brrbrr_proto::up::{Disk, Loss};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
+use crate::building::BuildingStatus;
 use crate::robot::RobotCounters;
 use crate::spool::{Gap, Health, SpoolError, StoredCommand};
 
@@ -43,6 +45,9 @@ pub struct Snapshot {
     pub unfinished_commands: usize,
     /// What the robot's adapter has counted.
     pub adapter: AdapterCounts,
+    /// The building, as far as the board knows it.
+    #[serde(default)]
+    pub building: BuildingStatus,
     /// The newest status of the robot.
     pub status: Status,
     /// How many seconds ago the robot said each field. Nothing of what it said before a restart of the
@@ -173,6 +178,8 @@ fn tenths(age: Duration) -> f64 {
 pub struct StatusBoard {
     snapshot: Arc<Mutex<Snapshot>>,
     counters: Arc<RobotCounters>,
+    /// Changes with every record that is durable.
+    records: Arc<watch::Sender<(Epoch, Seq)>>,
 }
 
 impl StatusBoard {
@@ -216,6 +223,7 @@ impl StatusBoard {
             running: None,
             unfinished_commands: 0,
             adapter: AdapterCounts::default(),
+            building: BuildingStatus::default(),
             status: Status::default(),
             ages: PerField::default(),
             said: PerField::default(),
@@ -223,7 +231,14 @@ impl StatusBoard {
         Self {
             snapshot: Arc::new(Mutex::new(snapshot)),
             counters,
+            records: Arc::new(watch::Sender::new((epoch, next))),
         }
+    }
+
+    /// Tells of every record that becomes durable, and so of every step of a command.
+    #[must_use]
+    pub fn records(&self) -> watch::Receiver<(Epoch, Seq)> {
+        self.records.subscribe()
     }
 
     /// What is on the board.
@@ -273,6 +288,7 @@ impl StatusBoard {
 
     /// The spool has begun a new epoch.
     pub fn set_epoch(&self, epoch: Epoch, first: Seq, next: Seq) {
+        self.records.send_replace((epoch, next));
         let mut board = self.lock();
         board.spool.epoch = epoch.to_string();
         board.spool.acked = first.0;
@@ -282,6 +298,8 @@ impl StatusBoard {
 
     /// The next record will be at this position.
     pub fn set_next(&self, next: Seq) {
+        self.records
+            .send_modify(|(_, known)| *known = next.max(*known));
         let mut board = self.lock();
         board.spool.next = board.spool.next.max(next.0);
         board.spool.backlog = board.spool.next.saturating_sub(board.spool.acked);

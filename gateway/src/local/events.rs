@@ -13,22 +13,22 @@ use std::time::Duration;
 
 use brrbrr_proto::up::{Custom, MAX_RECORD_BYTES};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Body;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::{Request, Response, StatusCode};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Request, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{error, respond};
+use super::answer::{Answer, respond};
 use crate::spool::{self, Appended, MAX_PROGRAM_SOURCE_BYTES, SourceId, SpoolError};
 
 /// How many posts may wait for the event loop, and as many again for the disk. There are not more
 /// connections than that, and each has one request at a time.
-pub const POSTS_MAX: usize = super::CONNECTIONS;
+pub const POSTS_MAX: usize = super::server::CONNECTIONS;
 /// The longest body. It holds several records of the greatest length.
 const BODY_BYTES: usize = 1024 * 1024;
 /// How much of a longer body is read before the connection is given up.
@@ -39,8 +39,6 @@ const EVENTS_MAX: usize = 1000;
 const KIND_BYTES: usize = 128;
 /// How long a body may take to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(5);
-/// After how many seconds a refused program should try again.
-const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("2");
 
 /// Events on their way to the spool, and who waits for them.
 #[derive(Debug)]
@@ -53,7 +51,7 @@ pub struct Posted {
 
 /// Why events were not taken.
 #[derive(Debug, Error)]
-enum Refusal {
+pub(super) enum Refusal {
     #[error("the body must be application/json, not {0}")]
     MediaType(String),
     #[error("the body is longer than {BODY_BYTES} bytes, send fewer events at a time")]
@@ -83,7 +81,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    const fn status(&self) -> StatusCode {
+    pub(super) const fn status(&self) -> StatusCode {
         match self {
             Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLong | Self::TooMany(_) | Self::Spool(SpoolError::RecordTooLong(_)) => {
@@ -99,35 +97,38 @@ impl Refusal {
             Self::Busy | Self::Stopping | Self::Spool(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
+
+    pub(super) const fn code(&self) -> &'static str {
+        match self {
+            Self::MediaType(_) => "unsupported_media_type",
+            Self::TooLong | Self::TooMany(_) | Self::Spool(SpoolError::RecordTooLong(_)) => {
+                "body_too_large"
+            }
+            Self::TooSlow => "request_timeout",
+            Self::Broken(_) => "broken_body",
+            Self::Malformed(_) => "bad_json",
+            Self::Empty | Self::Kind(..) | Self::Name(..) | Self::Data(..) => "invalid_field",
+            Self::Busy => "busy",
+            Self::Stopping => "stopping",
+            Self::Spool(_) => "store_away",
+        }
+    }
 }
 
 /// Takes events and answers when they are durable.
 pub(super) async fn post<B>(
     request: Request<B>,
     posts: &mpsc::Sender<Posted>,
-) -> Response<Full<Bytes>>
+) -> Result<Answer, Refusal>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    match take(request, posts).await {
-        Ok(Appended { epoch, first, next }) => {
-            let (epoch, first, next) = (epoch.to_string(), first.0, next.0);
-            let body = serde_json::json!({"epoch": epoch, "first": first, "next": next});
-            respond(
-                StatusCode::OK,
-                "application/json",
-                body.to_string().into_bytes(),
-            )
-        }
-        Err(refusal) => {
-            let mut response = error(refusal.status(), &refusal.to_string());
-            if refusal.status() == StatusCode::SERVICE_UNAVAILABLE {
-                response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS);
-            }
-            response
-        }
-    }
+    let Appended { epoch, first, next } = take(request, posts).await?;
+    let (epoch, first, next) = (epoch.to_string(), first.0, next.0);
+    let body = serde_json::json!({"epoch": epoch, "first": first, "next": next});
+    let body = body.to_string().into_bytes();
+    Ok(respond(StatusCode::OK, "application/json", body))
 }
 
 async fn take<B>(request: Request<B>, posts: &mpsc::Sender<Posted>) -> Result<Appended, Refusal>
@@ -135,12 +136,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    if let Some(kind) = request.headers().get(CONTENT_TYPE)
-        && !is_json(kind)
-    {
-        let kind = String::from_utf8_lossy(kind.as_bytes()).into_owned();
-        return Err(Refusal::MediaType(kind));
-    }
+    check_json(request.headers())?;
     let events = parse(&read(request.into_body()).await?)?;
     let (reply, answer) = oneshot::channel();
     posts
@@ -152,7 +148,19 @@ where
     Ok(answer.await.map_err(|_| Refusal::Stopping)??)
 }
 
-async fn read<B>(body: B) -> Result<Vec<u8>, Refusal>
+/// Refuses a body that says it is something else.
+pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    match headers.get(CONTENT_TYPE) {
+        Some(kind) if !is_json(kind) => {
+            let kind = String::from_utf8_lossy(kind.as_bytes()).into_owned();
+            Err(Refusal::MediaType(kind))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The whole of a body, where it is short and soon there.
+pub(super) async fn read<B>(body: B) -> Result<Vec<u8>, Refusal>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

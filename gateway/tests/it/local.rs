@@ -5,8 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use brrbrr_gateway::board_commands;
+use brrbrr_gateway::building::BuildingCache;
 use brrbrr_gateway::clock::Clock;
-use brrbrr_gateway::local::{self, POSTS_MAX, Posted};
+use brrbrr_gateway::local::{self, POSTS_MAX, Posted, Services, Waiters};
 use brrbrr_gateway::robot::RobotCounters;
 use brrbrr_gateway::spool::{Appended, Entry, Limits, SOURCES_KEPT, SourceId, Spool, SpoolError};
 use brrbrr_gateway::status::StatusBoard;
@@ -316,7 +318,20 @@ async fn socket() -> (tempfile::TempDir, mpsc::Receiver<Posted>) {
     let stands = (Epoch(1), Seq::FIRST, Seq::FIRST);
     let board = StatusBoard::new(robot, "guide-7", stands, Arc::new(RobotCounters::default()));
     let (posting, posts) = mpsc::channel(POSTS_MAX);
-    tokio::spawn(local::serve(listener, board, posting));
+    let clock = Clock::of_this_boot().unwrap();
+    let path = folder.path().join("spool.db");
+    let (spool, _) = Spool::open(&path, Limits::default(), clock.wall()).unwrap();
+    let services = Services {
+        robot,
+        enrolled: ("guide-7".to_owned(), 7),
+        board,
+        posts: posting,
+        commands: board_commands::channel(spool).0,
+        building: BuildingCache::open(folder.path(), clock.wall()).0,
+        clock,
+        waiters: Waiters::default(),
+    };
+    tokio::spawn(local::serve(listener, None, services));
     (folder, posts)
 }
 

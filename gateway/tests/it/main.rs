@@ -14,6 +14,7 @@ mod damage;
 mod drill;
 mod failing_disk;
 mod local;
+mod local_api;
 mod power_cut;
 mod sim;
 mod spool;

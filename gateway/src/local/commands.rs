@@ -1,0 +1,307 @@
+//! `/commands`: giving the robot commands, seeing what became of them, cancelling them, and waiting
+//! for their end.
+
+use std::time::Duration;
+
+use brrbrr_proto::api::{CommandView, MAX_KEY_BYTES, Submission, Task, fits};
+use brrbrr_proto::building::Place;
+use brrbrr_proto::down::{GoTo, Order};
+use brrbrr_proto::id::CommandId;
+use brrbrr_proto::live::Pose;
+use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue, LOCATION};
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::answer::{Answer, Refusal, invalid, json};
+use super::events;
+use super::places::{Found, find_place};
+use super::query::parameter;
+use super::routes::Services;
+use super::view::{self, Shown};
+use crate::board_commands::Wish;
+use crate::spool::{ENDED_COMMANDS_KEPT, KeptCommand};
+
+/// Who asks, for the relay's ledger.
+const ACTOR: &str = "board";
+/// How many commands are listed where the caller does not say.
+const LIMIT: usize = 100;
+/// The most commands in one answer.
+const MAX_LIMIT: usize = 1000;
+/// How long a caller waits for a command's end where it does not say.
+const WAIT: Duration = Duration::from_secs(30);
+/// How long it may wait.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// How long to leave the spool alone before a waiter looks again: every record wakes it.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// `POST` and `GET` on the robot's commands.
+pub(super) async fn given(
+    request: Request<Incoming>,
+    services: &Services,
+) -> Result<Answer, Refusal> {
+    match *request.method() {
+        Method::POST => submit(request, services).await,
+        Method::GET => list(&request, services).await,
+        _ => Err(Refusal::Method("GET, POST")),
+    }
+}
+
+/// `GET` and `DELETE` on one command.
+pub(super) async fn one(
+    request: Request<Incoming>,
+    id: &str,
+    services: &Services,
+) -> Result<Answer, Refusal> {
+    let id = parse(id)?;
+    match *request.method() {
+        Method::GET => {
+            let kept = find(id, services).await?;
+            json(StatusCode::OK, &shown(&kept, true, services))
+        }
+        Method::DELETE => cancel(id, services).await,
+        _ => Err(Refusal::Method("GET, DELETE")),
+    }
+}
+
+/// `GET` on the end of one command: the answer comes when it has ended, or when the time is up.
+pub(super) async fn wait(
+    request: &Request<Incoming>,
+    id: &str,
+    services: &Services,
+) -> Result<Answer, Refusal> {
+    let id = parse(id)?;
+    let until = Instant::now() + timeout(request.uri().query())?;
+    let Ok(_place) = services.waiters.0.try_acquire() else {
+        return Err(Refusal::Busy);
+    };
+    let mut records = services.board.records();
+    loop {
+        records.borrow_and_update();
+        let kept = find(id, services).await?;
+        if kept.stored.progress.is_final() || Instant::now() >= until {
+            return json(StatusCode::OK, &shown(&kept, true, services));
+        }
+        tokio::select! {
+            _ = records.changed() => tokio::time::sleep(LOOK_AGAIN).await,
+            () = tokio::time::sleep_until(until) => {}
+        }
+    }
+}
+
+async fn submit(request: Request<Incoming>, services: &Services) -> Result<Answer, Refusal> {
+    events::check_json(request.headers())?;
+    let key = idempotency_key(request.headers())?;
+    let body = events::read(request.into_body()).await?;
+    let body = serde_json::from_slice(&body).map_err(Refusal::BadJson)?;
+    let submission = Submission::read(body)?;
+    let order = order_for(submission.task, services)?;
+    fits(&order)?;
+    let wish = Wish {
+        order,
+        lifetime: submission.lifetime,
+        key,
+        actor: ACTOR.to_owned(),
+    };
+    let given = services.commands.submit(wish).await?;
+    let status = if given.is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let mut answer = json(status, &shown(&given.command, false, services))?;
+    let location = format!("/api/v1/commands/{}", given.command.id());
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        answer.headers_mut().insert(LOCATION, location);
+    }
+    Ok(answer)
+}
+
+/// The order that a task means in this building.
+fn order_for(task: Task, services: &Services) -> Result<Order, Refusal> {
+    let kept = services.building.kept();
+    let floor = kept
+        .as_ref()
+        .map_or(services.enrolled.1, |kept| kept.building.robot.floor);
+    let other_floor = |goal: String, its: i32| {
+        let reason = format!("{goal} is on floor {its}, and this robot serves floor {floor}");
+        Err(Refusal::OtherFloor(reason))
+    };
+    match task {
+        Task::Place(name) => {
+            let building = kept.ok_or(Refusal::NoBuilding)?.building;
+            // The relay's ears cannot tell the two apart, so it takes a `+` for a space here too.
+            match find_place(&building.places, floor, &name.replace('+', " ")) {
+                Found::Here(place) => Ok(go_to(place)),
+                Found::Elsewhere(places) => match places.first() {
+                    Some(place) => other_floor(format!("place {name:?}"), place.floor),
+                    None => Err(Refusal::Missing(format!("place {name:?}"))),
+                },
+                Found::Nothing => Err(Refusal::Missing(format!("place {name:?}"))),
+            }
+        }
+        Task::PlaceId(id) => {
+            let building = kept.ok_or(Refusal::NoBuilding)?.building;
+            let place = building.places.iter().find(|place| place.id == id);
+            let place = place.ok_or_else(|| Refusal::Missing(format!("place {id}")))?;
+            if place.floor != floor {
+                return other_floor(format!("place {id}"), place.floor);
+            }
+            Ok(go_to(place))
+        }
+        Task::Order(order) => match &order {
+            Order::GoTo(goal) if goal.floor.is_some_and(|its| its != floor) => {
+                other_floor("the goal".to_owned(), goal.floor.unwrap_or(floor))
+            }
+            Order::GoTo(_)
+            | Order::Stop
+            | Order::Pause
+            | Order::Resume
+            | Order::Dock
+            | Order::Say(_)
+            | Order::Custom(_)
+            | Order::Cancel(_)
+            | Order::Withdrawn => Ok(order),
+        },
+    }
+}
+
+fn go_to(place: &Place) -> Order {
+    Order::GoTo(GoTo {
+        pose: Pose {
+            x: place.x,
+            y: place.y,
+            theta: None,
+        },
+        floor: Some(place.floor),
+        place: place.name.clone(),
+    })
+}
+
+/// A page of commands.
+#[derive(Serialize)]
+struct Commands {
+    commands: Vec<CommandView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+async fn list(request: &Request<Incoming>, services: &Services) -> Result<Answer, Refusal> {
+    let query = request.uri().query();
+    let limit = limit(query)?;
+    let after = after(query, services).await?;
+    let states = states(query)?;
+    // One more tells whether there is another page.
+    let mut kept = match states.as_deref() {
+        None => services.commands.list(limit + 1, after, None).await?,
+        Some([Shown::Here(state)]) => {
+            let state = Some(*state);
+            services.commands.list(limit + 1, after, state).await?
+        }
+        Some(states) => {
+            // Rarely asked for, and a board remembers few.
+            let all = usize::try_from(ENDED_COMMANDS_KEPT).unwrap_or(MAX_LIMIT) * 2;
+            let mut kept = services.commands.list(all, after, None).await?;
+            kept.retain(|kept| states.contains(&Shown::Here(kept.stored.progress)));
+            kept
+        }
+    };
+    let has_more = kept.len() > limit;
+    kept.truncate(limit);
+    let last = kept.last().filter(|_| has_more);
+    let page = Commands {
+        next: last.map(|last| last.id().to_string()),
+        commands: kept
+            .iter()
+            .map(|kept| shown(kept, false, services))
+            .collect(),
+    };
+    json(StatusCode::OK, &page)
+}
+
+async fn cancel(id: CommandId, services: &Services) -> Result<Answer, Refusal> {
+    let kept = find(id, services).await?;
+    let is_over = kept.stored.progress.is_final();
+    let kept = if is_over || kept.cancelling {
+        kept
+    } else {
+        services.commands.cancel(id, ACTOR.to_owned()).await?
+    };
+    let status = if kept.stored.progress.is_final() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    json(status, &shown(&kept, false, services))
+}
+
+async fn find(id: CommandId, services: &Services) -> Result<KeptCommand, Refusal> {
+    let found = services.commands.find(id).await?;
+    found.ok_or_else(|| Refusal::Missing(format!("command {id} here")))
+}
+
+fn shown(kept: &KeptCommand, with_history: bool, services: &Services) -> CommandView {
+    view::command(services.robot, kept, with_history, services.clock.stamp())
+}
+
+/// What is not an id is no command's.
+fn parse(id: &str) -> Result<CommandId, Refusal> {
+    id.parse().map_err(|_| Refusal::NoRoute)
+}
+
+fn limit(query: Option<&str>) -> Result<usize, Refusal> {
+    let Some(limit) = parameter(query, "limit")? else {
+        return Ok(LIMIT);
+    };
+    let limit = limit.parse().ok();
+    let limit = limit.filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    limit.ok_or_else(|| invalid("limit", "must be a number from 1 to 1000"))
+}
+
+async fn after(query: Option<&str>, services: &Services) -> Result<Option<CommandId>, Refusal> {
+    const EXPECTED: &str = "must be what an earlier answer called next";
+    let Some(after) = parameter(query, "after")? else {
+        return Ok(None);
+    };
+    let after = after.parse().map_err(|_| invalid("after", EXPECTED))?;
+    match services.commands.find(after).await? {
+        Some(_) => Ok(Some(after)),
+        None => Err(invalid("after", EXPECTED)),
+    }
+}
+
+fn states(query: Option<&str>) -> Result<Option<Vec<Shown>>, Refusal> {
+    let Some(names) = parameter(query, "state")? else {
+        return Ok(None);
+    };
+    let states: Option<Vec<_>> = names.split(',').map(Shown::parse).collect();
+    let expected = "must be states of commands, with commas between them";
+    states.map(Some).ok_or_else(|| invalid("state", expected))
+}
+
+fn timeout(query: Option<&str>) -> Result<Duration, Refusal> {
+    let Some(seconds) = parameter(query, "timeout")? else {
+        return Ok(WAIT);
+    };
+    let seconds = seconds.parse().ok();
+    let timeout = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let timeout = timeout.filter(|timeout| *timeout <= MAX_WAIT);
+    timeout.ok_or_else(|| invalid("timeout", "must be a number of seconds from 0 to 60"))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let key = match (given.next(), given.next()) {
+        (None, _) => return Ok(None),
+        (Some(key), None) => key.to_str().unwrap_or_default(),
+        (Some(_), Some(_)) => "",
+    };
+    let is_printable = key.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    if key.is_empty() || key.len() > MAX_KEY_BYTES || !is_printable {
+        let expected = "must be one text of at most 128 printable ASCII characters";
+        return Err(invalid("Idempotency-Key", expected));
+    }
+    Ok(Some(key.to_owned()))
+}

@@ -1,0 +1,302 @@
+//! The building by name, and the robot itself: the relay's records in the relay's words.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use brrbrr_proto::building::{Building, Event, Place};
+use brrbrr_proto::live::{Activity, PerField, Pose, RobotSide, Status};
+use brrbrr_proto::time::WallClock;
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
+use serde::{Serialize, Serializer};
+
+use super::answer::{Answer, Refusal, invalid, json};
+use super::query::parameter;
+use super::routes::Services;
+use crate::calendar::iso8601;
+
+#[derive(Serialize)]
+struct PlaceView<'a> {
+    id: i64,
+    name: &'a str,
+    description: Option<&'a str>,
+    floor: i32,
+    xaxis: f64,
+    yaxis: f64,
+    thumburl: Option<&'a str>,
+    mapurl: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    aliases: &'a [String],
+}
+
+impl<'a> From<&'a Place> for PlaceView<'a> {
+    fn from(place: &'a Place) -> Self {
+        Self {
+            id: place.id,
+            name: &place.name,
+            description: place.description.as_deref(),
+            floor: place.floor,
+            xaxis: place.x,
+            yaxis: place.y,
+            thumburl: place.thumburl.as_deref(),
+            mapurl: place.mapurl.as_deref(),
+            aliases: &place.aliases,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EventView<'a> {
+    id: i64,
+    name: &'a str,
+    description: Option<&'a str>,
+    #[serde(serialize_with = "as_iso8601")]
+    starttime: WallClock,
+    #[serde(serialize_with = "as_iso8601")]
+    endtime: WallClock,
+    place_name: &'a str,
+    place_floor: i32,
+    thumburl: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<PlaceView<'a>>,
+}
+
+impl<'a> EventView<'a> {
+    fn new(event: &'a Event, place: Option<&'a Place>) -> Self {
+        Self {
+            id: event.id,
+            name: &event.name,
+            description: event.description.as_deref(),
+            starttime: event.starts,
+            endtime: event.ends,
+            place_name: &event.place,
+            place_floor: event.floor,
+            thumburl: event.thumburl.as_deref(),
+            place: place.map(PlaceView::from),
+        }
+    }
+}
+
+/// The answer to a search: what was found, under a key that says what it is.
+#[derive(Default, Serialize)]
+struct SearchView<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<Vec<PlaceView<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<Vec<EventView<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    places: Option<Vec<PlaceView<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<Vec<EventView<'a>>>,
+}
+
+pub(super) fn list(services: &Services) -> Result<Answer, Refusal> {
+    let building = building(services)?;
+    let places: Vec<_> = building.places.iter().map(PlaceView::from).collect();
+    json(StatusCode::OK, &places)
+}
+
+pub(super) fn events(services: &Services) -> Result<Answer, Refusal> {
+    let building = building(services)?;
+    let events = building.events.iter();
+    let events: Vec<_> = events.map(|event| EventView::new(event, None)).collect();
+    json(StatusCode::OK, &events)
+}
+
+/// What a name means here. The robot stays where it is.
+pub(super) fn search(request: &Request<Incoming>, services: &Services) -> Result<Answer, Refusal> {
+    let name = parameter(request.uri().query(), "name")?;
+    let name = name.ok_or(invalid("name", "is missing"))?;
+    let building = building(services)?;
+    let floor = building.robot.floor;
+    let name = name.replace('+', " ");
+    let found = find_place(&building.places, floor, &name);
+    let mut view = SearchView::default();
+    if let Found::Here(place) = found {
+        view.place = Some(vec![place.into()]);
+        return json(StatusCode::OK, &view);
+    }
+    let named = building
+        .events
+        .iter()
+        .filter(|event| means(&name, &event.name));
+    let placed = named.map(|event| (event, place_of(event, &building)));
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        placed.partition(|(_, place)| place.is_some_and(|place| place.floor == floor));
+    match (here.first(), found) {
+        (Some((event, place)), _) => view.event = Some(vec![EventView::new(event, *place)]),
+        (None, Found::Elsewhere(places)) => {
+            view.places = Some(places.into_iter().map(PlaceView::from).collect());
+        }
+        (None, Found::Here(_) | Found::Nothing) => {
+            let events = elsewhere
+                .iter()
+                .map(|(event, _)| EventView::new(event, None));
+            let events: Vec<_> = events.collect();
+            view.events = Some(events).filter(|events| !events.is_empty());
+        }
+    }
+    json(StatusCode::OK, &view)
+}
+
+/// Which places a name means.
+#[derive(Debug, PartialEq)]
+pub(super) enum Found<'a> {
+    /// One on the robot's own floor.
+    Here(&'a Place),
+    /// Only ones on other floors, at least one.
+    Elsewhere(Vec<&'a Place>),
+    /// None.
+    Nothing,
+}
+
+/// Looks among places. Every `+` of the name has become a space.
+pub(super) fn find_place<'a>(places: &'a [Place], floor: i32, name: &str) -> Found<'a> {
+    let named = places.iter().filter(|place| means(name, &place.name));
+    let (here, elsewhere): (Vec<_>, Vec<_>) = named.partition(|place| place.floor == floor);
+    match here.first() {
+        Some(place) => Found::Here(place),
+        None if elsewhere.is_empty() => Found::Nothing,
+        None => Found::Elsewhere(elsewhere),
+    }
+}
+
+fn means(asked: &str, name: &str) -> bool {
+    // A `+` of a stored name cannot be asked for, so a space stands for it too.
+    name == asked || (name.contains('+') && name.replace('+', " ") == asked)
+}
+
+fn place_of<'a>(event: &Event, building: &'a Building) -> Option<&'a Place> {
+    let is_it = |place: &&Place| place.floor == event.floor && place.name == event.place;
+    building.places.iter().find(is_it)
+}
+
+fn building(services: &Services) -> Result<Arc<Building>, Refusal> {
+    let kept = services.building.kept().ok_or(Refusal::NoBuilding)?;
+    Ok(kept.building)
+}
+
+#[derive(Serialize)]
+struct RobotView {
+    id: u32,
+    name: String,
+    floor: i32,
+}
+
+/// The robot itself, as the catalog knows it, or else as it was enrolled.
+fn itself(services: &Services) -> RobotView {
+    let (name, floor) = match services.building.kept() {
+        Some(kept) => (kept.building.robot.name.clone(), kept.building.robot.floor),
+        None => services.enrolled.clone(),
+    };
+    let id = services.robot.number();
+    RobotView { id, name, floor }
+}
+
+pub(super) fn robots(services: &Services) -> Result<Answer, Refusal> {
+    json(StatusCode::OK, &[itself(services)])
+}
+
+#[derive(Serialize)]
+struct StatusView {
+    robot: RobotView,
+    presence: PresenceView,
+    status: Fields,
+    command: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PresenceView {
+    state: &'static str,
+}
+
+/// What the robot said last, field by field; `None` for what it never said.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Fields {
+    activity: Option<Field<&'static str>>,
+    pose: Option<Field<Pose>>,
+    floor: Option<Field<i32>>,
+    battery: Option<Field<f64>>,
+    speed: Option<Field<f64>>,
+    robot_side: Option<Field<&'static str>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Field<T> {
+    value: T,
+    /// When the robot said it, by the board's calendar.
+    at: Option<String>,
+    /// How long ago the robot said it; nobody knows where that was before a restart.
+    age_seconds: Option<f64>,
+    stale: bool,
+}
+
+/// How the robot stands, as the board itself sees it.
+pub(super) fn status(services: &Services) -> Result<Answer, Refusal> {
+    let snapshot = services.board.snapshot();
+    let is_up = snapshot.status.robot_side == Some(RobotSide::Up);
+    let view = StatusView {
+        robot: itself(services),
+        presence: PresenceView {
+            state: if is_up { "online" } else { "degraded" },
+        },
+        status: fields(&snapshot.status, &snapshot.ages, services.clock.wall()),
+        command: snapshot.running,
+    };
+    json(StatusCode::OK, &view)
+}
+
+/// A field that the robot has not said for so many seconds is stale; the same as the relay's.
+const FRESH_SECONDS: f64 = 60.0;
+
+fn fields(status: &Status, ages: &PerField<f64>, now: WallClock) -> Fields {
+    // The gateway says this itself and watches it all the time, so it does not age.
+    let robot_side = status.robot_side.map(|side| match side {
+        RobotSide::Up => "up",
+        RobotSide::Down => "down",
+    });
+    let robot_side = field(robot_side, ages.robot_side, now);
+    Fields {
+        activity: field(status.activity.map(activity), ages.activity, now),
+        pose: field(status.pose, ages.pose, now),
+        floor: field(status.floor, ages.floor, now),
+        battery: field(status.battery, ages.battery, now),
+        speed: field(status.speed, ages.speed, now),
+        robot_side: robot_side.map(|field| Field {
+            stale: false,
+            ..field
+        }),
+    }
+}
+
+fn field<T>(value: Option<T>, age: Option<f64>, now: WallClock) -> Option<Field<T>> {
+    let ago = |age| {
+        let age = Duration::try_from_secs_f64(age).unwrap_or_default();
+        let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+        iso8601(WallClock(now.0.saturating_sub(micros)))
+    };
+    Some(Field {
+        value: value?,
+        at: age.map(ago),
+        age_seconds: age,
+        stale: age.is_none_or(|age| age > FRESH_SECONDS),
+    })
+}
+
+const fn activity(activity: Activity) -> &'static str {
+    match activity {
+        Activity::Idle => "idle",
+        Activity::Moving => "moving",
+        Activity::Stopped => "stopped",
+        Activity::Arrived => "arrived",
+        Activity::Docking => "docking",
+        Activity::Faulted => "faulted",
+    }
+}
+
+fn as_iso8601<S: Serializer>(time: &WallClock, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&iso8601(*time))
+}
