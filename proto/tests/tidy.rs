@@ -41,6 +41,10 @@ const READS_CALENDAR: &[(&str, &str)] = &[
         "driver: when a trip was ordered and ended",
     ),
     (
+        "relay/src/http/status.rs",
+        "driver: how old what a robot said is",
+    ),
+    (
         "relay/src/session/worker.rs",
         "driver: when the stores heard of something",
     ),
