@@ -69,10 +69,6 @@ const READS_INSTANTS: &[(&str, &str)] = &[
         "driver: time limit of the start",
     ),
     (
-        "gateway/src/event_loop.rs",
-        "sleeps until a core's next timer",
-    ),
-    (
         "gateway/src/robot/amqp.rs",
         "driver: how often a failure is logged",
     ),

@@ -282,9 +282,13 @@ impl EventLoop {
                 command: giving.command.clone(),
                 reason: error,
             });
+            let mut command = giving.command;
+            let Command { id, order, .. } = &command.command;
+            // It went out, so a daemon that begins with what is stored must not send it again.
+            command.hand_over = self.commands.plan(*id, order);
             let later = Giving {
                 waiting: Waiting::Nobody,
-                command: giving.command,
+                command,
                 records: giving.records,
             };
             self.store_given(later, STORE_AGAIN);

@@ -104,6 +104,10 @@ fn what_cannot_be_heard_ends_no_motion() {
     bench.status(Activity::Idle);
     bench.advance(60);
     assert_eq!(end(&mut bench), None);
+    // All is heard now, and what was said before does not count.
+    bench.reach(Reach::Ready);
+    bench.advance(4);
+    assert_eq!(end(&mut bench), None);
     bench.report(arrival());
     assert_eq!(end(&mut bench), Some(Progress::Succeeded));
 }
