@@ -30,7 +30,7 @@ use crate::sqlite::{
 const SCHEMA: Schema = Schema {
     name: "catalog",
     application_id: 0x6272_6301,
-    migrations: &[include_str!("sqlite/1.sql"), include_str!("sqlite/2.sql")],
+    migrations: &[include_str!("sqlite/1.sql"), include_str!("sqlite/3.sql")],
 };
 
 /// The catalog in one SQLite file. See the module's documentation.
@@ -462,6 +462,39 @@ mod tests {
             let (_folder, catalog) = fresh();
             runtime.block_on(conformance::agrees_with_the_model(&catalog, actions));
         });
+    }
+
+    #[tokio::test]
+    async fn a_ledger_of_the_first_layout_is_taken_over_with_its_history() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog");
+        let first = Schema {
+            migrations: &SCHEMA.migrations[..1],
+            ..SCHEMA
+        };
+        let (id, epoch) = (CommandId(9), Epoch(5));
+        let old = open(&path, &first).unwrap();
+        let fill = format!(
+            "INSERT INTO robots VALUES (1, 'a', 7, NULL, NULL, NULL, '', '{epoch}', 1, 2);
+             INSERT INTO commands VALUES
+                 (3, '{id}', 1, '{epoch}', 1, 'stop', x'01', 9, 'voice', 'key', 4, 'sent', 'x');
+             INSERT INTO transitions VALUES (1, 3, 'queued', 4, ''), (2, 3, 'sent', 5, 'x');"
+        );
+        old.execute_batch(&fill).unwrap();
+        drop(old);
+        let catalog = SqliteCatalog::open(&path).unwrap();
+        let (entry, history) = catalog.command(id).await.unwrap();
+        assert_eq!((entry.seq, entry.detail.as_str()), (Some(Seq(1)), "x"));
+        assert!(entry.offered, "it may have been sent: {entry:?}");
+        let history: Vec<_> = history
+            .iter()
+            .map(|step| step.at.as_microsecond())
+            .collect();
+        assert_eq!(history, [4, 5]);
+        let robot = RobotId::new(1).unwrap();
+        catalog.remove_robot(robot).await.unwrap();
+        let gone = catalog.command(id).await;
+        assert!(matches!(gone, Err(CatalogError::Missing(_))), "{gone:?}");
     }
 
     #[tokio::test]

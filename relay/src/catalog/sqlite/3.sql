@@ -47,7 +47,7 @@ CREATE INDEX commands_by_submission ON commands (robot, number);
 CREATE INDEX commands_unfinished ON commands (robot)
     WHERE state IN ('queued', 'sent', 'received', 'running');
 CREATE INDEX commands_never_offered ON commands (deadline) WHERE offered = 0 AND state = 'queued';
-CREATE INDEX cancellations ON commands (target) WHERE target IS NOT NULL;
+CREATE INDEX cancellations ON commands (robot, target) WHERE target IS NOT NULL;
 CREATE INDEX transitions_by_command ON transitions (command);
 
 CREATE VIEW ledger AS
