@@ -385,13 +385,14 @@ async fn a_trip_of_the_board_that_is_older_than_what_was_ordered_here_is_history
     let (robot, stores) = (site.robot, site.stores.clone());
     let newer = NewCommand {
         submitted: Timestamp::from_second(1_790_000_005).unwrap(),
-        ..command(robot, CommandId(1), Order::Stop)
+        ..command(robot, CommandId(1), go_to("카페"))
     };
     stores.catalog.submit(newer, false).await.unwrap();
     let trip = CommandId(5);
     let events = [ordered(trip, "로비"), step(trip, Progress::Superseded)];
     site.store(1, 1, &events);
     site.stored().await;
+    // The guest of the newer trip has finished.
     let shown = stores.live.guidance(robot).await.unwrap();
     assert_eq!((shown.phase, shown.trip), (Phase::Idle, None));
     let (entry, _) = stores.catalog.command(trip).await.unwrap();
