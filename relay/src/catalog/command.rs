@@ -1,6 +1,8 @@
 //! Commands as the ledger keeps them.
 
-use brrbrr_proto::down::{GoTo, Order};
+use std::time::Duration;
+
+use brrbrr_proto::down::{Command, GoTo, Order};
 use brrbrr_proto::id::{CommandId, Epoch, RobotId, Seq};
 use brrbrr_proto::up::{CommandUpdate, Progress, Progressed};
 use jiff::Timestamp;
@@ -185,6 +187,30 @@ impl LedgerEntry {
     #[must_use]
     pub const fn is_withdrawn(&self) -> bool {
         self.state.is_final() && !self.offered
+    }
+
+    /// The command as the robot gets it. One that this relay ended keeps its position only.
+    #[must_use]
+    pub fn to_send(self, now: Timestamp) -> Command {
+        Command {
+            id: self.command.id,
+            time_to_live: self.time_to_live(now),
+            order: if self.is_withdrawn() {
+                Order::Withdrawn
+            } else {
+                self.command.order
+            },
+        }
+    }
+
+    /// How long it may still be started. Never longer than when it was ordered, and not at all if the
+    /// relay's calendar has gone back behind that: then nobody knows how old it is.
+    fn time_to_live(&self, now: Timestamp) -> Duration {
+        let command = &self.command;
+        if self.state.is_final() || now < command.submitted {
+            return Duration::ZERO;
+        }
+        Duration::try_from(command.deadline.duration_since(now)).unwrap_or_default()
     }
 }
 

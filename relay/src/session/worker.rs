@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brrbrr_proto::building::Shared;
-use brrbrr_proto::down::{Command, Order};
+use brrbrr_proto::down::Command;
 use brrbrr_proto::id::{Cursor, Epoch, Revision, RobotId, Seq, SessionId};
 use brrbrr_proto::link::COMMANDS_PER_FRAME;
 use brrbrr_proto::link::relay::{BuildingAnswer, Ledger, Now, Store, bytes_of};
@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 use super::metrics::LinkMetrics;
 use super::random_u64;
 use crate::building;
-use crate::catalog::{Catalog, DownStream, LedgerEntry};
+use crate::catalog::{Catalog, DownStream};
 use crate::changes::Changes;
 use crate::clock::{self, Clock, sleep_until};
 use crate::journal::history::without_leaps;
@@ -297,29 +297,6 @@ fn join(run: &mut Store, job: UpJob) -> Option<UpJob> {
     None
 }
 
-/// How long the command may still be started. Never longer than when it was ordered, and not at all
-/// if the relay's calendar has gone back behind that: then nobody knows how old it is.
-fn time_to_live(entry: &LedgerEntry, now: Timestamp) -> Duration {
-    let command = &entry.command;
-    if entry.state.is_final() || now < command.submitted {
-        return Duration::ZERO;
-    }
-    Duration::try_from(command.deadline.duration_since(now)).unwrap_or_default()
-}
-
-/// A command as the robot gets it. One that this relay ended keeps its position only.
-fn to_send(entry: LedgerEntry, now: Timestamp) -> Command {
-    Command {
-        id: entry.command.id,
-        time_to_live: time_to_live(&entry, now),
-        order: if entry.is_withdrawn() {
-            Order::Withdrawn
-        } else {
-            entry.command.order
-        },
-    }
-}
-
 /// Commands that were sent, and when the ledger is to say so.
 #[derive(Debug, Clone, Copy)]
 struct SentRun {
@@ -582,7 +559,7 @@ impl Worker {
                 // delay on the way, and so against the commands' time.
                 let sent = self.clock.now();
                 let now = clock::calendar();
-                let commands = entries.into_iter().map(|entry| to_send(entry, now));
+                let commands = entries.into_iter().map(|entry| entry.to_send(now));
                 Done::Loaded(robot, session, from, commands.collect(), sent)
             }
             Err(error) => {
