@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, and drills say what they saw"
 )]
 
+mod board;
 mod demo;
 mod drill;
 mod faces;
