@@ -20,8 +20,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, ffi, params};
 
 use super::{
-    Catalog, CatalogError, DownStream, Happening, HappeningDetails, LedgerEntry, NewCommand, Place,
-    PlaceDetails, Result, Robot, Transition,
+    Aliases, Catalog, CatalogError, DownStream, Happening, HappeningDetails, LedgerEntry,
+    NewCommand, Place, PlaceDetails, Result, Robot, Transition,
 };
 use crate::sqlite::{
     Access, Fault, OpenError, Schema, StoreThread, open, open_reader, parsed, position,
@@ -31,7 +31,7 @@ use crate::sqlite::{
 const SCHEMA: Schema = Schema {
     name: "catalog",
     application_id: 0x6272_6301,
-    migrations: &[include_str!("sqlite/1.sql")],
+    migrations: &[include_str!("sqlite/1.sql"), include_str!("sqlite/2.sql")],
 };
 
 /// The catalog in one SQLite file. See the module's documentation.
@@ -168,8 +168,13 @@ impl Catalog for SqliteCatalog {
             .await
     }
 
-    async fn change_place(&self, id: i64, details: PlaceDetails) -> Result<Place> {
-        self.change(move |connection| building::update_place(connection, id, details))
+    async fn change_place(
+        &self,
+        id: i64,
+        details: PlaceDetails,
+        aliases: Aliases,
+    ) -> Result<Place> {
+        self.change(move |connection| building::update_place(connection, id, details, aliases))
             .await
     }
 

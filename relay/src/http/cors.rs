@@ -10,6 +10,7 @@ use tracing::warn;
 use super::Services;
 use super::call::AUTH_CODE;
 use super::error::HttpError;
+use super::places::MATCH;
 use crate::config::CorsOrigins;
 
 /// Where Socket.IO lives.
@@ -48,7 +49,7 @@ pub(super) fn layer(origins: &CorsOrigins) -> CorsLayer {
             HeaderName::from_static("x-requested-with"),
             HeaderName::from_static(AUTH_CODE),
         ])
-        .expose_headers([header::RETRY_AFTER])
+        .expose_headers([header::RETRY_AFTER, HeaderName::from_static(MATCH)])
         .max_age(MAX_AGE)
 }
 
