@@ -23,12 +23,14 @@ mod numerals;
 mod plain;
 mod sound;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use unicode_normalization::UnicodeNormalization;
 
 use self::plain::Plain;
-use self::sound::{FURTHEST, Sound};
+use self::sound::Sound;
 
 /// The longest name that is compared other than exactly, in characters. Nobody says a longer one.
 pub const CONSIDERED: usize = 200;
@@ -199,25 +201,50 @@ pub fn find<'a, T: Copy>(asked: &Asked, offered: &[Named<'a, T>]) -> Option<Matc
         return answer(Likeness::Exact, found);
     }
     let plain = Plain::of(asked.as_str());
-    let is_loosely = |name: &str| plain.is_some() && Plain::of(name) == plain;
-    let loosely = |named: &&Named<'a, T>| is_loosely(named.name);
-    let found: Vec<_> = offered.iter().filter(loosely).collect();
+    let read: Vec<Read<'a, '_, T>> = offered.iter().map(Read::new).collect();
+    let is_loosely = |name: &Option<Plain>| name.is_some() && *name == plain;
+    let found = those(&read, |read| is_loosely(&read.name));
     if !found.is_empty() {
         return answer(Likeness::Loose, found);
     }
-    let has_alias = |named: &&Named<'a, T>| named.aliases.iter().any(|alias| asked.is(alias));
-    let found: Vec<_> = offered.iter().filter(has_alias).collect();
+    let found = those(&read, |read| {
+        read.of.aliases.iter().any(|name| asked.is(name))
+    });
     if !found.is_empty() {
         return answer(Likeness::Alias, found);
     }
-    let has_loosely = |named: &&Named<'a, T>| named.aliases.iter().any(|alias| is_loosely(alias));
-    let found: Vec<_> = offered.iter().filter(has_loosely).collect();
+    let found = those(&read, |read| read.aliases.iter().any(is_loosely));
     if !found.is_empty() {
         return answer(Likeness::Alias, found);
     }
-    let nearest = by_sound(&Sound::of(&plain?), offered)?;
-    let same = |named: &&Named<'a, T>| named.name == nearest;
-    answer(Likeness::Sound, offered.iter().filter(same).collect())
+    let nearest = by_sound(&Sound::of(&plain?), &read)?;
+    let found = those(&read, |read| read.of.name == nearest);
+    answer(Likeness::Sound, found)
+}
+
+fn those<'a, 'o, T>(
+    read: &[Read<'a, 'o, T>],
+    fits: impl Fn(&Read<'a, 'o, T>) -> bool,
+) -> Vec<&'o Named<'a, T>> {
+    let fitting = read.iter().filter(|read| fits(read));
+    fitting.map(|read| read.of).collect()
+}
+
+/// A thing with its names as plain text.
+struct Read<'a, 'o, T> {
+    of: &'o Named<'a, T>,
+    name: Option<Plain>,
+    aliases: Vec<Option<Plain>>,
+}
+
+impl<'a, 'o, T> Read<'a, 'o, T> {
+    fn new(of: &'o Named<'a, T>) -> Self {
+        Self {
+            of,
+            name: Plain::of(of.name),
+            aliases: of.aliases.iter().map(|alias| Plain::of(alias)).collect(),
+        }
+    }
 }
 
 /// What is near of what was found, or else all of it.
@@ -241,41 +268,22 @@ fn answer<'a, T: Copy>(likeness: Likeness, found: Vec<&Named<'a, T>>) -> Option<
 
 /// The one name that sounds most like what was asked for. A name that is about as near keeps it from
 /// being the answer, even where that name alone would have been too far away.
-fn by_sound<'a, T>(asked: &Sound, offered: &[Named<'a, T>]) -> Option<&'a str> {
-    let mut nearest: Option<(u32, &'a str)> = None;
-    let mut rival: Option<u32> = None;
-    let mut is_close_enough = false;
-    for named in offered {
-        let names = named.aliases.iter().map(String::as_str);
-        for name in std::iter::once(named.name).chain(names) {
-            let Some(sound) = Plain::of(name).map(|plain| Sound::of(&plain)) else {
-                continue;
-            };
+fn by_sound<'a, T>(asked: &Sound, offered: &[Read<'a, '_, T>]) -> Option<&'a str> {
+    // By name: how far away, and whether that is too far.
+    let mut near: BTreeMap<&'a str, (u32, bool)> = BTreeMap::new();
+    for read in offered {
+        for plain in std::iter::once(&read.name).chain(&read.aliases).flatten() {
+            let sound = Sound::of(plain);
             let Some(distance) = asked.distance(&sound) else {
                 continue;
             };
-            let is_within = distance <= asked.limit(&sound);
-            match nearest {
-                Some((least, of)) if of == named.name => {
-                    nearest = Some((least.min(distance), of));
-                    is_close_enough |= is_within;
-                }
-                Some((least, _)) if least <= distance => {
-                    rival = Some(rival.map_or(distance, |other| other.min(distance)));
-                }
-                Some((least, _)) => {
-                    rival = Some(least);
-                    nearest = Some((distance, named.name));
-                    is_close_enough = is_within;
-                }
-                None => {
-                    nearest = Some((distance, named.name));
-                    is_close_enough = is_within;
-                }
-            }
+            let this = (distance, distance > asked.limit(&sound));
+            let nearest = near.entry(read.of.name).or_insert(this);
+            *nearest = this.min(*nearest);
         }
     }
-    let (distance, name) = nearest?;
-    let is_alone = rival.is_none_or(|rival| rival > distance + ABOUT_EQUAL);
-    (is_close_enough && is_alone && distance <= FURTHEST).then_some(name)
+    let (&name, &(distance, is_too_far)) = near.iter().min_by_key(|(_, nearest)| **nearest)?;
+    let is_rival = |(other, _): &&(u32, bool)| *other <= distance + ABOUT_EQUAL;
+    let is_alone = near.values().filter(is_rival).count() == 1;
+    (is_alone && !is_too_far).then_some(name)
 }

@@ -10,8 +10,14 @@ const LAST: u32 = 0xd7a3;
 const VOWEL_COUNT: u32 = 21;
 const CODA_COUNT: u32 = 28;
 
-const ONSETS: &str = "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ";
-const VOWELS: &str = "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ";
+const ONSETS: [char; 19] = [
+    'ㄱ', 'ㄲ', 'ㄴ', 'ㄷ', 'ㄸ', 'ㄹ', 'ㅁ', 'ㅂ', 'ㅃ', 'ㅅ', 'ㅆ', 'ㅇ', 'ㅈ', 'ㅉ', 'ㅊ', 'ㅋ',
+    'ㅌ', 'ㅍ', 'ㅎ',
+];
+const VOWELS: [char; 21] = [
+    'ㅏ', 'ㅐ', 'ㅑ', 'ㅒ', 'ㅓ', 'ㅔ', 'ㅕ', 'ㅖ', 'ㅗ', 'ㅘ', 'ㅙ', 'ㅚ', 'ㅛ', 'ㅜ', 'ㅝ', 'ㅞ',
+    'ㅟ', 'ㅠ', 'ㅡ', 'ㅢ', 'ㅣ',
+];
 /// What a syllable may end in; a cluster as its two letters.
 const CODAS: [&str; 28] = [
     "", "ㄱ", "ㄲ", "ㄱㅅ", "ㄴ", "ㄴㅈ", "ㄴㅎ", "ㄷ", "ㄹ", "ㄹㄱ", "ㄹㅁ", "ㄹㅂ", "ㄹㅅ",
@@ -73,8 +79,8 @@ impl Syllable {
         let coda = usize::try_from(index % CODA_COUNT).ok()?;
         Some(Self {
             spelled,
-            onset: ONSETS.chars().nth(usize::try_from(onset).ok()?)?,
-            vowel: VOWELS.chars().nth(usize::try_from(vowel).ok()?)?,
+            onset: *ONSETS.get(usize::try_from(onset).ok()?)?,
+            vowel: *VOWELS.get(usize::try_from(vowel).ok()?)?,
             coda: CODAS.get(coda)?,
             is_fixed,
         })

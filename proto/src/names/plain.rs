@@ -22,6 +22,8 @@ impl PartialEq for Plain {
     }
 }
 
+/// How long names usually are.
+const USUAL: usize = 16;
 /// Keeps two numbers apart that would otherwise become one.
 const BETWEEN_NUMBERS: char = ' ';
 /// The sign of a number.
@@ -33,13 +35,22 @@ impl Plain {
         if name.chars().nth(CONSIDERED).is_some() {
             return None;
         }
+        let is_composed = |c: char| c.is_ascii() || is_hangul(c);
+        if name.chars().all(is_composed) {
+            // Most names are, and need no tables.
+            return Self::read(name.chars());
+        }
+        Self::read(name.chars().map(narrow).nfc())
+    }
+
+    fn read(characters: impl Iterator<Item = char>) -> Option<Self> {
         let mut plain = Self {
-            text: Vec::with_capacity(name.len()),
-            begins_word: Vec::with_capacity(name.len()),
+            text: Vec::with_capacity(USUAL),
+            begins_word: Vec::with_capacity(USUAL),
         };
         let mut gap = Gap::Start;
         let mut was_small = false;
-        let mut characters = name.chars().map(narrow).nfc().peekable();
+        let mut characters = characters.peekable();
         while let Some(character) = characters.next() {
             let is_before_digit = characters.peek().is_some_and(char::is_ascii_digit);
             // After a letter it is a hyphen: `B-1` is `B1`, and `-1` is no `1`.
@@ -79,6 +90,9 @@ impl Plain {
     }
 
     fn push_lower(&mut self, character: char, begins_word: bool) {
+        if is_hangul(character) {
+            return self.push(character, begins_word);
+        }
         let mut lower = character.to_lowercase();
         if let Some(first) = lower.next() {
             self.push(first, begins_word);
@@ -105,6 +119,11 @@ fn narrow(character: char) -> char {
     }
     let usual = u32::from(character) - u32::from('\u{ff01}') + u32::from('!');
     char::from_u32(usual).unwrap_or(character)
+}
+
+/// Whether a character is a whole Hangul syllable.
+pub(super) fn is_hangul(character: char) -> bool {
+    ('가'..='힣').contains(&character)
 }
 
 fn is_dash(character: char) -> bool {

@@ -12,10 +12,10 @@ use unicode_normalization::char::decompose_canonical;
 
 use super::jamo::Syllable;
 use super::numerals::{self, Stretch};
-use super::plain::{MINUS, Plain};
+use super::plain::{MINUS, Plain, is_hangul};
 
 /// The largest distance that is ever forgiven.
-pub(super) const FURTHEST: u32 = 3;
+const FURTHEST: u32 = 3;
 /// The distance of an inner letter of a long Latin word that is wrong or missing.
 const ONE_LETTER: u32 = FURTHEST;
 /// How long a Latin word is to have letters that may differ; a shorter one is an identifier.
@@ -173,12 +173,11 @@ fn words(plain: &Plain) -> Vec<Word> {
     words
 }
 
-fn is_hangul(character: char) -> bool {
-    ('가'..='힣').contains(&character)
-}
-
 /// A Latin letter without its accents.
 fn latin(character: char) -> Option<char> {
+    if character.is_ascii() || is_hangul(character) {
+        return Some(character).filter(char::is_ascii_lowercase);
+    }
     let mut base: Option<char> = None;
     decompose_canonical(character, |part| {
         base = base.or(Some(part));

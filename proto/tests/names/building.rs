@@ -113,6 +113,17 @@ fn names_that_nobody_says_are_found_exactly_or_not_at_all() {
         Some(Exact)
     );
     assert_eq!(ask(&spaced, &[&long]), None);
+    for alias in [long.as_str(), "+"] {
+        let aliases = [alias.to_owned()];
+        let place = Named {
+            thing: (),
+            name: "로비",
+            aliases: &aliases,
+            is_near: true,
+        };
+        let found = find(&Asked::new(alias), &[place]);
+        assert_eq!(found.map(|found| found.likeness), Some(Alias));
+    }
     let shorter = "가".repeat(199);
     let spaced = format!("{shorter} ");
     assert_eq!(
