@@ -12,6 +12,7 @@ pub mod frame;
 pub mod id;
 pub mod link;
 pub mod live;
+pub mod names;
 pub mod seal;
 pub mod time;
 pub mod topic;

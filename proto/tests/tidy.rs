@@ -16,6 +16,8 @@ const PROTO_DEPENDENCIES: &[&str] = &[
     "sha2",
     "subtle",
     "thiserror",
+    // Tables and pure functions: names are compared in one Unicode form.
+    "unicode-normalization",
     "zeroize",
 ];
 

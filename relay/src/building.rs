@@ -99,7 +99,7 @@ fn place(place: catalog::Place) -> Place {
     Place {
         id: place.id,
         name: details.name,
-        aliases: Vec::new(),
+        aliases: details.aliases,
         floor: details.floor,
         x: details.xaxis,
         y: details.yaxis,
@@ -140,6 +140,7 @@ mod tests {
             yaxis: 2.0,
             thumburl: None,
             mapurl: None,
+            aliases: vec!["쉼터".to_owned()],
         }
     }
 

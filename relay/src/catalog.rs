@@ -1,7 +1,9 @@
 //! The catalog: places, events, robots and the command ledger. One of the relay's three ports.
 //!
 //! Every implementation passes the same conformance suite. Methods that change something are
-//! transactions: they happen whole and durably, or not at all.
+//! transactions: they happen whole and durably, or not at all. Names are kept in Unicode NFC; methods
+//! that take names do this by themselves, and whoever compares a name with an answer must do it
+//! too (see [`stored_name`]).
 
 pub mod command;
 pub mod sqlite;
@@ -12,11 +14,11 @@ pub(crate) mod conformance;
 use async_trait::async_trait;
 use brrbrr_proto::id::{CommandId, Cursor, Epoch, RobotId, Seq};
 use brrbrr_proto::live::Pose;
+pub use brrbrr_proto::names::stored_name;
 use brrbrr_proto::seal::Secret;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use unicode_normalization::UnicodeNormalization;
 
 pub use command::{
     Advance, Cancellation, Change, CommandState, DownStream, LedgerEntry, LedgerUpdate, NewCommand,
@@ -54,14 +56,6 @@ pub enum CatalogError {
 /// The answer of every method.
 pub type Result<T> = std::result::Result<T, CatalogError>;
 
-/// A name as the catalog keeps it (Unicode NFC), so that the same Hangul typed on different devices
-/// is the same name. Methods that take names do this by themselves; whoever compares a name with
-/// an answer must do it too.
-#[must_use]
-pub fn stored_name(name: &str) -> String {
-    name.nfc().collect()
-}
-
 /// A place of the building. Unique by `(name, floor)`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Place {
@@ -89,6 +83,18 @@ pub struct PlaceDetails {
     pub thumburl: Option<String>,
     /// A map.
     pub mapurl: Option<String>,
+    /// What else people call it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+}
+
+/// What becomes of a place's aliases when the place is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aliases {
+    /// They stay, whatever the new details say: whoever changes the place does not know of them.
+    Kept,
+    /// The new details say what they are.
+    Replaced,
 }
 
 /// A happening in the building. Unique by `name`.
@@ -141,7 +147,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// Enters a place.
     async fn add_place(&self, details: PlaceDetails) -> Result<Place>;
     /// Replaces what a place is; events at it follow a new name or floor.
-    async fn change_place(&self, id: i64, details: PlaceDetails) -> Result<Place>;
+    async fn change_place(&self, id: i64, details: PlaceDetails, aliases: Aliases)
+    -> Result<Place>;
     /// Removes a place. [`CatalogError::Conflict`] while an event is at it.
     async fn remove_place(&self, id: i64) -> Result<()>;
 

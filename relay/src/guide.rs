@@ -150,6 +150,7 @@ mod tests {
                 yaxis: -2.0,
                 thumburl: None,
                 mapurl: None,
+                aliases: Vec::new(),
             },
         }
     }

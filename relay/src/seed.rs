@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use brrbrr_proto::live::Pose;
+use brrbrr_proto::names::{BadAliases, stored_aliases};
 use jiff::Timestamp;
 use serde::Deserialize;
 use thiserror::Error;
@@ -22,6 +23,16 @@ pub enum SeedError {
     /// An empty name.
     #[error("a {0} has an empty name")]
     Nameless(&'static str),
+    /// The aliases of a place.
+    #[error("aliases of place {place:?} on floor {floor}: {reason}")]
+    Aliases {
+        /// Its name.
+        place: String,
+        /// Its floor.
+        floor: i32,
+        /// What is wrong with them.
+        reason: BadAliases,
+    },
 }
 
 /// A seed that holds nothing twice.
@@ -60,14 +71,20 @@ impl Seed {
             happenings: document.events.into_iter().map(Into::into).collect(),
             robots: document.robots,
         };
-        seed.normalise();
+        seed.normalise()?;
         seed.check()?;
         Ok(seed)
     }
 
-    fn normalise(&mut self) {
+    fn normalise(&mut self) -> Result<(), SeedError> {
         for place in &mut self.places {
             place.name = stored_name(&place.name);
+            let aliases = stored_aliases(std::mem::take(&mut place.aliases));
+            place.aliases = aliases.map_err(|reason| SeedError::Aliases {
+                place: place.name.clone(),
+                floor: place.floor,
+                reason,
+            })?;
         }
         for happening in &mut self.happenings {
             happening.name = stored_name(&happening.name);
@@ -76,6 +93,7 @@ impl Seed {
         for robot in &mut self.robots {
             robot.name = stored_name(&robot.name);
         }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), SeedError> {
@@ -166,6 +184,8 @@ struct PlaceSeed {
     yaxis: f64,
     thumburl: Option<String>,
     mapurl: Option<String>,
+    #[serde(default)]
+    aliases: Vec<String>,
 }
 
 impl From<PlaceSeed> for PlaceDetails {
@@ -178,6 +198,7 @@ impl From<PlaceSeed> for PlaceDetails {
             yaxis: seed.yaxis,
             thumburl: seed.thumburl,
             mapurl: seed.mapurl,
+            aliases: seed.aliases,
         }
     }
 }
@@ -250,5 +271,21 @@ mod tests {
             r#"{"robots": [{"name": "가", "floor": 7}, {"name": "\u1100\u1161", "floor": 8}]}"#;
         let error = Seed::read(wrong).unwrap_err().to_string();
         assert_eq!(error, "robot \"가\" is there twice");
+    }
+
+    #[test]
+    fn aliases_are_kept_once_in_nfc_and_wrong_ones_are_named_with_their_place() {
+        let seed = |aliases: &str| {
+            let place = r#"{"name": "a", "floor": 7, "xaxis": 1, "yaxis": 1, "aliases": LIST}"#;
+            let document = format!(r#"{{"places": [{place}]}}"#);
+            Seed::read(&document.replace("LIST", aliases))
+        };
+        let places = seed(r#"["\u1100\u1161", "b", "가"]"#).unwrap().places;
+        assert_eq!(places[0].aliases, ["가", "b"]);
+        let error = seed(r#"["b", " "]"#).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "aliases of place \"a\" on floor 7: must not hold an empty name"
+        );
     }
 }

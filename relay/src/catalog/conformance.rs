@@ -23,6 +23,7 @@ pub(crate) use model::{actions, agrees_with_the_model};
 /// Runs every case, each in a part of the building of its own, on one empty catalog.
 pub(crate) async fn conforms(catalog: &dyn Catalog) {
     places_have_a_name_and_a_floor(catalog).await;
+    places_keep_their_aliases(catalog).await;
     happenings_are_at_places(catalog).await;
     names_are_the_same_in_every_unicode_form(catalog).await;
     robots_keep_their_number_and_secret(catalog).await;
@@ -69,6 +70,7 @@ pub(crate) async fn remembers(catalog: &dyn Catalog) {
         .iter()
         .find(|place| place.details.name == "kept")
         .unwrap();
+    assert_eq!(place.details.aliases, ["방"]);
     let happenings = catalog.happenings().await.unwrap();
     assert!(
         happenings
@@ -115,16 +117,22 @@ async fn places_have_a_name_and_a_floor(catalog: &dyn Catalog) {
     assert!(seventh.id < eighth.id);
     let twice = catalog.add_place(place("room", 7)).await;
     assert!(matches!(twice, Err(CatalogError::Conflict(_))), "{twice:?}");
-    let clash = catalog.change_place(eighth.id, place("room", 7)).await;
+    let clash = catalog
+        .change_place(eighth.id, place("room", 7), Aliases::Kept)
+        .await;
     assert!(matches!(clash, Err(CatalogError::Conflict(_))), "{clash:?}");
 
     let bare = PlaceDetails {
         description: None,
         thumburl: None,
         mapurl: None,
+        aliases: Vec::new(),
         ..place("회의실 A+", -1)
     };
-    let changed = catalog.change_place(eighth.id, bare.clone()).await.unwrap();
+    let changed = catalog
+        .change_place(eighth.id, bare.clone(), Aliases::Replaced)
+        .await
+        .unwrap();
     assert_eq!((changed.id, &changed.details), (eighth.id, &bare));
     let places = catalog.places().await.unwrap();
     assert_eq!(places, [seventh.clone(), changed.clone()]);
@@ -132,6 +140,33 @@ async fn places_have_a_name_and_a_floor(catalog: &dyn Catalog) {
         catalog.remove_place(place.id).await.unwrap();
     }
     assert_eq!(catalog.places().await.unwrap(), []);
+}
+
+async fn places_keep_their_aliases(catalog: &dyn Catalog) {
+    let called = |aliases: &[&str]| PlaceDetails {
+        aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+        ..place("lounge", 1)
+    };
+    let decomposed = "\u{1112}\u{1172}\u{1100}\u{1166}\u{1109}\u{1175}\u{11af}";
+    let lounge = called(&["rest, \"room\"", decomposed]);
+    let lounge = catalog.add_place(lounge).await.unwrap();
+    let both = called(&["rest, \"room\"", "휴게실"]);
+    assert_eq!(lounge.details, both);
+
+    let other = called(&["not heard of"]);
+    let kept = catalog.change_place(lounge.id, other, Aliases::Kept).await;
+    assert_eq!(kept.unwrap().details, both);
+    assert_eq!(catalog.places().await.unwrap()[0].details, both);
+    for new in [called(&[decomposed]), called(&[])] {
+        let id = lounge.id;
+        let changed = catalog
+            .change_place(id, new.clone(), Aliases::Replaced)
+            .await;
+        let places = catalog.places().await.unwrap();
+        assert_eq!(places, [changed.unwrap()]);
+        assert_eq!(places[0].details.aliases.len(), new.aliases.len());
+    }
+    catalog.remove_place(lounge.id).await.unwrap();
 }
 
 async fn happenings_are_at_places(catalog: &dyn Catalog) {
@@ -156,7 +191,7 @@ async fn happenings_are_at_places(catalog: &dyn Catalog) {
         "{occupied:?}"
     );
     catalog
-        .change_place(room.id, place("foyer", 3))
+        .change_place(room.id, place("foyer", 3), Aliases::Kept)
         .await
         .unwrap();
     let moved = &catalog.happenings().await.unwrap()[0];
@@ -242,7 +277,14 @@ async fn what_is_not_there_is_missing(catalog: &dyn Catalog) {
         next: Seq(1),
     };
     let answers = [
-        catalog.change_place(i64::MAX, place("x", 1)).await.err(),
+        catalog
+            .change_place(i64::MAX, place("x", 1), Aliases::Kept)
+            .await
+            .err(),
+        catalog
+            .change_place(i64::MAX, place("x", 1), Aliases::Replaced)
+            .await
+            .err(),
         catalog.remove_place(i64::MAX).await.err(),
         catalog.remove_happening(-1).await.err(),
         catalog.robot(nobody).await.err(),
@@ -285,6 +327,7 @@ fn place(name: &str, floor: i32) -> PlaceDetails {
         yaxis: -445.6,
         thumburl: Some("http://t.example/1".to_owned()),
         mapurl: Some("http://m.example/1".to_owned()),
+        aliases: vec!["방".to_owned()],
     }
 }
 

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, ffi, params};
 
 use super::{
-    Cancellation, Catalog, CatalogError, Change, DownStream, Happening, HappeningDetails,
+    Aliases, Cancellation, Catalog, CatalogError, Change, DownStream, Happening, HappeningDetails,
     LedgerEntry, LedgerUpdate, NewCommand, Page, Place, PlaceDetails, Result, Robot, Transition,
 };
 use crate::sqlite::{
@@ -30,7 +30,11 @@ use crate::sqlite::{
 const SCHEMA: Schema = Schema {
     name: "catalog",
     application_id: 0x6272_6301,
-    migrations: &[include_str!("sqlite/1.sql"), include_str!("sqlite/3.sql")],
+    migrations: &[
+        include_str!("sqlite/1.sql"),
+        include_str!("sqlite/2.sql"),
+        include_str!("sqlite/3.sql"),
+    ],
 };
 
 /// The catalog in one SQLite file. See the module's documentation.
@@ -167,8 +171,13 @@ impl Catalog for SqliteCatalog {
             .await
     }
 
-    async fn change_place(&self, id: i64, details: PlaceDetails) -> Result<Place> {
-        self.change(move |connection| building::update_place(connection, id, details))
+    async fn change_place(
+        &self,
+        id: i64,
+        details: PlaceDetails,
+        aliases: Aliases,
+    ) -> Result<Place> {
+        self.change(move |connection| building::update_place(connection, id, details, aliases))
             .await
     }
 

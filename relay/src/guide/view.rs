@@ -1,6 +1,7 @@
 //! What callers and faces read: the JSON of the HTTP contract's records.
 
 use brrbrr_proto::id::RobotId;
+use brrbrr_proto::names::Inexact;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
@@ -94,7 +95,8 @@ impl<'a> From<&Found<'a>> for Destinations<'a> {
     }
 }
 
-/// The answer to a search: the destinations, under a key that says what they are.
+/// The answer to a search: the destinations, under a key that says what they are, and how they were
+/// found where that was not by the exact name.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct SearchView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,13 +107,22 @@ pub struct SearchView<'a> {
     places: Option<&'a Destinations<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     events: Option<&'a Destinations<'a>>,
+    #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
+    inexact: Option<&'a Inexact>,
 }
 
 impl<'a> SearchView<'a> {
     /// The answer where this was found.
     #[must_use]
-    pub fn new(found: &Found<'_>, destinations: &'a Destinations<'a>) -> Self {
-        let mut view = Self::default();
+    pub fn new(
+        found: &Found<'_>,
+        destinations: &'a Destinations<'a>,
+        inexact: Option<&'a Inexact>,
+    ) -> Self {
+        let mut view = Self {
+            inexact,
+            ..Self::default()
+        };
         match found {
             Found::PlaceHere(_) => view.place = Some(destinations),
             Found::EventHere(..) => view.event = Some(destinations),

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use brrbrr_proto::api::MAX_KEY_BYTES;
+use brrbrr_proto::names::Asked;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, header};
@@ -16,7 +17,6 @@ use super::fields::{Fields, invalid};
 use super::query;
 use super::turns::Turn;
 use crate::catalog::{CatalogError, Robot};
-use crate::guide::search::Asked;
 use crate::live::{AuthCode, CODES, Guess};
 
 /// The header with a robot's code.

@@ -10,6 +10,7 @@ use tracing::warn;
 use super::Services;
 use super::call::{AUTH_CODE, IDEMPOTENCY_KEY};
 use super::error::HttpError;
+use super::places::MATCH;
 use crate::config::CorsOrigins;
 
 /// Where Socket.IO lives.
@@ -49,7 +50,11 @@ pub(super) fn layer(origins: &CorsOrigins) -> CorsLayer {
             HeaderName::from_static(AUTH_CODE),
             HeaderName::from_static(IDEMPOTENCY_KEY),
         ])
-        .expose_headers([header::RETRY_AFTER, header::LOCATION])
+        .expose_headers([
+            header::RETRY_AFTER,
+            header::LOCATION,
+            HeaderName::from_static(MATCH),
+        ])
         .max_age(MAX_AGE)
 }
 

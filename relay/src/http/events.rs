@@ -11,7 +11,7 @@ use super::call::{Call, call, finish};
 use super::error::{HttpError, json, no_content};
 use super::fields::invalid;
 use super::guidance;
-use super::places::page_for;
+use super::places::{noted, page_for};
 use crate::catalog::HappeningDetails;
 use crate::guide::search;
 use crate::guide::view::{Destinations, EventView, events_with_places};
@@ -56,17 +56,18 @@ async fn list(services: &Services, call: &Call) -> Result<Response, HttpError> {
         tell(services, robot.id, &told).await;
         return Ok(json(opened));
     };
-    let found = search::event(&events, &places, robot.floor, &name);
-    let destinations = serde_json::to_string(&Destinations::from(&found))?;
+    let answer = search::event(&events, &places, robot.floor, &name);
+    let found = &answer.found;
+    let destinations = serde_json::to_string(&Destinations::from(found))?;
     if let Some(place) = found.goal() {
         guidance::send(services, robot, place).await?;
     }
     let told = [
-        FaceEvent::page(page_for(&found)),
+        FaceEvent::page(page_for(found)),
         FaceEvent::destinations(&destinations),
     ];
     tell(services, robot.id, &told).await;
-    Ok(json(destinations))
+    noted(json(destinations), answer.inexact.as_ref())
 }
 
 async fn add(services: &Services, call: &Call) -> Result<Response, HttpError> {

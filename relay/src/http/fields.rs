@@ -1,13 +1,12 @@
 //! Reads the fields of a JSON body, and names the one that is missing or of the wrong type.
 
+use brrbrr_proto::names::{MAX_NAME_CHARS, stored_aliases};
 use http::HeaderValue;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::error::HttpError;
 
-/// The longest name, in characters. An order that carries it must stay small.
-const NAME_CHARS: usize = 255;
 /// The longest description.
 const DESCRIPTION_CHARS: usize = 10_000;
 /// The longest address of a picture or map.
@@ -37,12 +36,28 @@ impl Fields {
 
     /// A name: a text that is not empty.
     pub(super) fn name(&self, field: &'static str) -> Result<String, HttpError> {
-        let name = self.text(field, NAME_CHARS)?;
+        let name = self.text(field, MAX_NAME_CHARS)?;
         let name = name.ok_or_else(|| missing(field))?;
         if name.trim().is_empty() {
             return Err(invalid(field, "must not be empty"));
         }
         Ok(name)
+    }
+
+    /// A list of names; may be absent.
+    pub(super) fn aliases(&self, field: &'static str) -> Result<Option<Vec<String>>, HttpError> {
+        let names = match self.0.get(field) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Array(names)) => names,
+            Some(Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => {
+                return Err(invalid(field, "must be a list of texts"));
+            }
+        };
+        let texts = names.iter().map(|name| name.as_str().map(str::to_owned));
+        let texts: Option<Vec<String>> = texts.collect();
+        let texts = texts.ok_or_else(|| invalid(field, "must hold texts only"))?;
+        let aliases = stored_aliases(texts).map_err(|bad| invalid(field, bad.reason()))?;
+        Ok(Some(aliases))
     }
 
     /// A description; may be absent.

@@ -1,7 +1,8 @@
 //! Parameters, read from the raw query.
 
+use brrbrr_proto::names::Asked;
+
 use super::error::HttpError;
-use crate::guide::search::Asked;
 
 /// The longest value that is read, in bytes of the raw query.
 const LONGEST: usize = 4096;
@@ -51,6 +52,23 @@ pub(super) fn parameter(query: &str, name: &'static str) -> Result<Option<String
         found = Some(value);
     }
     Ok(found)
+}
+
+/// A text as a header can carry it: what is not a letter or a digit of ASCII is percent-encoded.
+pub(super) fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            for half in [byte >> 4, byte & 0xf] {
+                let digit = char::from_digit(u32::from(half), 16).unwrap_or('0');
+                encoded.push(digit.to_ascii_uppercase());
+            }
+        }
+    }
+    encoded
 }
 
 /// Undoes percent-encoding; leaves `+` alone.
@@ -132,5 +150,16 @@ mod tests {
             let refused = name(query).unwrap_err();
             assert!(refused.to_string().starts_with("name: "), "{query}");
         }
+    }
+
+    #[test]
+    fn what_is_percent_encoded_is_read_again() {
+        let text = "{\"a\": \"한 글+%\"}\n";
+        let encoded = percent_encoded(text);
+        assert!(
+            encoded.bytes().all(|byte| byte.is_ascii_graphic()),
+            "{encoded}"
+        );
+        assert_eq!(decode(&encoded).as_deref(), Some(text));
     }
 }

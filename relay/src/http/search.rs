@@ -31,17 +31,19 @@ async fn find(services: &Services, call: &Call) -> Result<Response, HttpError> {
     let places = services.catalog.places().await?;
     let events = services.catalog.happenings().await?;
     let robot = &guest.robot;
-    let found = search::anything(&places, &events, robot.floor, &name);
-    let destinations = Destinations::from(&found);
-    let answer = serde_json::to_string(&SearchView::new(&found, &destinations))?;
+    let answer = search::anything(&places, &events, robot.floor, &name);
+    let found = &answer.found;
+    let destinations = Destinations::from(found);
+    let view = SearchView::new(found, &destinations, answer.inexact.as_ref());
+    let answered = serde_json::to_string(&view)?;
     let destinations = serde_json::to_string(&destinations)?;
     if let Some(place) = found.goal() {
         guidance::send(services, robot, place).await?;
     }
     let told = [
         FaceEvent::destinations(&destinations),
-        FaceEvent::page(page_for(&found)),
+        FaceEvent::page(page_for(found)),
     ];
     tell(services, robot.id, &told).await;
-    Ok(json(answer))
+    Ok(json(answered))
 }

@@ -278,6 +278,7 @@ async fn fill(catalog: &dyn Catalog) {
             yaxis: 445.6,
             thumburl: None,
             mapurl: Some("map.png".to_owned()),
+            aliases: Vec::new(),
         };
         catalog.add_place(details).await.unwrap();
     }

@@ -10,6 +10,7 @@ mod http_commands;
 mod http_history;
 mod http_limits;
 mod http_malformed;
+mod http_search;
 mod http_server;
 mod http_status;
 mod storm;

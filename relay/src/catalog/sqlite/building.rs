@@ -3,11 +3,13 @@
 use brrbrr_proto::id::{Epoch, RobotId};
 use brrbrr_proto::live::Pose;
 use brrbrr_proto::seal::Secret;
-use rusqlite::{Connection, Row, ffi, params};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, ffi, params};
 
 use super::{all, one, or_conflict, robot_id, violates};
 use crate::catalog::{
-    CatalogError, Happening, HappeningDetails, Place, PlaceDetails, Result, Robot, stored_name,
+    Aliases, CatalogError, Happening, HappeningDetails, Place, PlaceDetails, Result, Robot,
+    stored_name,
 };
 use crate::sqlite::{rounded, time};
 
@@ -22,8 +24,22 @@ pub(super) fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
             yaxis: row.get("yaxis")?,
             thumburl: row.get("thumburl")?,
             mapurl: row.get("mapurl")?,
+            aliases: aliases(row)?,
         },
     })
+}
+
+/// A place's aliases: a JSON list of texts.
+fn aliases(row: &Row<'_>) -> rusqlite::Result<Vec<String>> {
+    let index = row.as_ref().column_index("aliases")?;
+    let json: String = row.get(index)?;
+    serde_json::from_str(&json).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error))
+    })
+}
+
+fn stored_aliases(aliases: &[String]) -> String {
+    serde_json::Value::from(aliases).to_string()
 }
 
 pub(super) fn happening(row: &Row<'_>) -> rusqlite::Result<Happening> {
@@ -53,12 +69,12 @@ pub(super) fn robot(row: &Row<'_>) -> rusqlite::Result<Robot> {
     })
 }
 
-pub(super) fn insert_place(connection: &Connection, mut details: PlaceDetails) -> Result<Place> {
-    details.name = stored_name(&details.name);
+pub(super) fn insert_place(connection: &Connection, details: PlaceDetails) -> Result<Place> {
+    let details = normal_place(details);
     connection
         .prepare_cached(
-            "INSERT INTO places (name, description, floor, xaxis, yaxis, thumburl, mapurl)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO places (name, description, floor, xaxis, yaxis, thumburl, mapurl, aliases)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             details.name,
@@ -67,7 +83,8 @@ pub(super) fn insert_place(connection: &Connection, mut details: PlaceDetails) -
             details.xaxis,
             details.yaxis,
             details.thumburl,
-            details.mapurl
+            details.mapurl,
+            stored_aliases(&details.aliases)
         ])
         .map_err(|error| or_conflict(error, || place_name(&details)))?;
     Ok(Place {
@@ -79,13 +96,21 @@ pub(super) fn insert_place(connection: &Connection, mut details: PlaceDetails) -
 pub(super) fn update_place(
     connection: &Connection,
     id: i64,
-    mut details: PlaceDetails,
+    details: PlaceDetails,
+    kept_or_not: Aliases,
 ) -> Result<Place> {
-    details.name = stored_name(&details.name);
+    let mut details = normal_place(details);
+    if kept_or_not == Aliases::Kept {
+        let held = connection
+            .prepare_cached("SELECT aliases FROM places WHERE id = ?1")?
+            .query_row([id], aliases)
+            .optional()?;
+        details.aliases = held.unwrap_or_default();
+    }
     let changed = connection
         .prepare_cached(
             "UPDATE places SET name = ?2, description = ?3, floor = ?4, xaxis = ?5, yaxis = ?6,
-             thumburl = ?7, mapurl = ?8 WHERE id = ?1",
+             thumburl = ?7, mapurl = ?8, aliases = ?9 WHERE id = ?1",
         )?
         .execute(params![
             id,
@@ -95,11 +120,20 @@ pub(super) fn update_place(
             details.xaxis,
             details.yaxis,
             details.thumburl,
-            details.mapurl
+            details.mapurl,
+            stored_aliases(&details.aliases)
         ])
         .map_err(|error| or_conflict(error, || place_name(&details)))?;
     one(changed, || format!("place {id}"))?;
     Ok(Place { id, details })
+}
+
+fn normal_place(mut details: PlaceDetails) -> PlaceDetails {
+    details.name = stored_name(&details.name);
+    for alias in &mut details.aliases {
+        *alias = stored_name(alias);
+    }
+    details
 }
 
 fn place_name(details: &PlaceDetails) -> String {

@@ -4,7 +4,7 @@ use brrbrr_proto::seal::Secret;
 use rusqlite::Connection;
 
 use super::{SqliteCatalog, building};
-use crate::catalog::{CatalogError, HappeningDetails, PlaceDetails, Result};
+use crate::catalog::{Aliases, CatalogError, HappeningDetails, PlaceDetails, Result};
 use crate::seed::{RobotSeed, Seed, Tallies, Tally};
 use crate::sqlite::rounded;
 
@@ -42,7 +42,7 @@ fn seed_places(connection: &Connection, places: Vec<PlaceDetails>) -> Result<Tal
             }
             Some(place) if place.details == details => tally.kept += 1,
             Some(place) => {
-                building::update_place(connection, place.id, details)?;
+                building::update_place(connection, place.id, details, Aliases::Replaced)?;
                 tally.updated += 1;
             }
         }
