@@ -5,7 +5,7 @@ It takes goals from the fanout exchange `serverToRobot`, drives for a fixed time
 one is not hidden by the same mistake in the other.
 
 Prints `ready` each time that it has begun to consume. Appends to the log, one JSON object a
-line, with `t` in seconds of the monotonic clock:
+line, with `t` in seconds of the monotonic clock and `at` in seconds since 1970:
   {"t", "got": BODY}                          a command, as it came
   {"t", "sent": BODY, "for": "x,y"}           an arrival that the broker confirmed
   {"t", "unsure": BODY, "for": "x,y"}         an arrival cut off before its confirm; it is sent again
@@ -40,7 +40,7 @@ class Log:
         self.file = open(path, "a", encoding="utf-8")
 
     def event(self, **fields):
-        line = json.dumps({"t": time.monotonic(), **fields}, ensure_ascii=False)
+        line = json.dumps({"t": time.monotonic(), "at": time.time(), **fields}, ensure_ascii=False)
         self.file.write(line + "\n")
         self.file.flush()
 
@@ -66,7 +66,8 @@ class Trip:
 
 
 class Robot:
-    def __init__(self, log, wire, travel_time, floor):
+    def __init__(self, log, wire, travel_time, floor, heeds_stop=True):
+        self.heeds_stop = heeds_stop
         self.log = log
         self.json = wire == "json"
         self.travel_time = travel_time
@@ -78,6 +79,8 @@ class Robot:
         self.arrivals = []
         self.statuses = []
         self.started = time.monotonic()
+        # It has not said yet that it was started.
+        self.is_new = False
 
     def handle(self, body):
         text = body.decode("utf-8", errors="replace")
@@ -85,7 +88,7 @@ class Robot:
         if self.json:
             self.handle_json(text)
         elif text.strip() == "stop":
-            self.stop()
+            self.halt()
         elif match := GOAL.fullmatch(text):
             self.go_to(float(match[1]), float(match[2]), text, None)
 
@@ -94,7 +97,7 @@ class Robot:
             command = json.loads(text)["command"]
             kind = command["kind"]
             if kind == "stop":
-                self.stop()
+                self.halt()
             elif kind == "go_to":
                 x, y = float(command["x"]), float(command["y"])
                 self.floor = command.get("floor", self.floor)
@@ -109,6 +112,10 @@ class Robot:
             self.position = self.trip.position(now)
         self.trip = Trip(self.position, (x, y), label, command, self.travel_time)
         self.state = MOVING
+
+    def halt(self):
+        if self.heeds_stop:
+            self.stop()
 
     def stop(self):
         now = time.monotonic()
@@ -158,6 +165,9 @@ class Robot:
         return min(POLL_SECONDS, max(0.0, due - now))
 
     def publish(self, channel):
+        if self.is_new:
+            send(channel, json.dumps({"event": {"kind": "started"}}))
+            self.is_new = False
         while self.statuses:
             status = self.statuses.pop()
             send(channel, json.dumps({"status": status}, ensure_ascii=False))
@@ -215,6 +225,8 @@ def main():
     parser.add_argument("--travel-time", type=float, default=1.0, help="seconds for any trip")
     parser.add_argument("--wire", choices=("text", "json"), default="text")
     parser.add_argument("--floor", type=int, default=1, help="floor in its statuses")
+    parser.add_argument("--heedless", action="store_true", help="drive on when told to stop")
+    parser.add_argument("--announce", action="store_true", help="say that it was started; json only")
     arguments = parser.parse_args()
 
     parameters = pika.URLParameters(arguments.url)
@@ -224,7 +236,14 @@ def main():
     parameters.blocked_connection_timeout = 10
     parameters.connection_attempts = 1
 
-    robot = Robot(Log(arguments.log), arguments.wire, arguments.travel_time, arguments.floor)
+    robot = Robot(
+        Log(arguments.log),
+        arguments.wire,
+        arguments.travel_time,
+        arguments.floor,
+        heeds_stop=not arguments.heedless,
+    )
+    robot.is_new = arguments.announce
     ended = []
     away = None
     for name in (signal.SIGTERM, signal.SIGINT):

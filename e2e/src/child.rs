@@ -92,6 +92,22 @@ impl Process {
         self.child.wait().ok();
     }
 
+    /// Stops it in its tracks, as a board that hangs would; its connections stay open.
+    ///
+    /// # Panics
+    /// Where it has ended.
+    pub fn freeze(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
+    }
+
+    /// Lets it go on after [`Process::freeze`].
+    ///
+    /// # Panics
+    /// Where it has ended.
+    pub fn thaw(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
+    }
+
     /// Waits until it has ended by itself, and says whether it has.
     pub fn await_end(&mut self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;

@@ -1,5 +1,6 @@
 //! A gateway: `brrbrr-gateway run` on a data folder of its own, which can be killed and started again.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,6 +13,9 @@ use crate::http::Request;
 use crate::program;
 use crate::relay::{Relay, run};
 use crate::wait::{SOON, wait_until};
+
+/// Runs the rest of its arguments where the kernel seems to name the boot as the first one's file does.
+const OWN_BOOT: &str = r#"mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@""#;
 
 /// What a gateway finds on its robot's side.
 #[derive(Debug, Clone)]
@@ -50,6 +54,8 @@ pub struct Site {
     pub mqtt: Option<SocketAddr>,
     /// The network namespace it runs in, if not the test's own.
     pub namespace: Option<String>,
+    /// The boot that its board claims, if not the machine's own. [`Gateway::reboot`] changes it.
+    pub boot: Option<u64>,
 }
 
 /// A gateway that runs.
@@ -173,6 +179,23 @@ impl Gateway {
         self.process = spawn(&self.robot, &self.folder, &self.config, &self.site);
     }
 
+    /// Starts it again after [`Gateway::kill`], as after a restart of the whole board.
+    pub fn reboot(&mut self) {
+        let boots = self.site.boot.unwrap_or_default();
+        self.site.boot = Some(boots + 1);
+        self.start_again();
+    }
+
+    /// See [`Process::freeze`].
+    pub fn freeze(&self) {
+        self.process.freeze();
+    }
+
+    /// See [`Process::thaw`].
+    pub fn thaw(&self) {
+        self.process.thaw();
+    }
+
     /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -186,16 +209,20 @@ impl Gateway {
 }
 
 fn spawn(robot: &str, folder: &Path, config: &Path, site: &Site) -> Process {
-    let mut command = match &site.namespace {
-        None => Command::new(program("brrbrr-gateway")),
-        Some(namespace) => {
-            // It becomes the gateway, so the process id is the gateway's.
-            let mut command = Command::new("ip");
-            command.args(["netns", "exec", namespace]);
-            command.arg(program("brrbrr-gateway"));
-            command
-        }
-    };
+    // What is put before the gateway becomes it, so the process id is the gateway's.
+    let mut words: Vec<OsString> = Vec::new();
+    if let Some(namespace) = &site.namespace {
+        words.extend(["ip", "netns", "exec", namespace].map(OsString::from));
+    }
+    if let Some(boot) = site.boot {
+        let file = folder.join(format!("{robot}.boot"));
+        std::fs::write(&file, format!("{boot:08x}-0000-4000-8000-000000000000\n")).unwrap();
+        words.extend(["unshare", "--mount", "sh", "-c", OWN_BOOT].map(OsString::from));
+        words.push(file.into());
+    }
+    words.push(program("brrbrr-gateway").into());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
     command.args([Path::new("run"), Path::new("--config"), config]);
     let name = format!("{robot}.gateway");
     Process::spawn(&name, folder, &mut command, Output::Logged)

@@ -19,6 +19,7 @@ pub mod guest;
 pub mod http;
 pub mod judge;
 pub mod metrics;
+pub mod operator;
 pub mod producer;
 pub mod proxy;
 pub mod random;

@@ -62,9 +62,19 @@ impl Proxy {
 
     /// Cuts all connections and takes no new ones for this long.
     pub fn cut(&self, pause: Duration) {
+        self.hold();
+        std::thread::sleep(pause);
+        self.release();
+    }
+
+    /// Cuts all connections and takes no new ones.
+    pub fn hold(&self) {
         self.shared.is_cut.store(true, Ordering::Relaxed);
         self.shared.end_all();
-        std::thread::sleep(pause);
+    }
+
+    /// Takes connections again.
+    pub fn release(&self) {
         self.shared.is_cut.store(false, Ordering::Relaxed);
     }
 }

@@ -131,6 +131,21 @@ impl Stores {
         )
     }
 
+    /// Every step of every command, in the order in which the ledger took them: id and state.
+    ///
+    /// # Panics
+    /// Where the file cannot be read.
+    #[must_use]
+    pub fn steps(&self) -> Vec<(String, String)> {
+        all(
+            &self.open("catalog.sqlite"),
+            "SELECT commands.id, transitions.state
+             FROM transitions JOIN commands ON commands.number = transitions.command
+             ORDER BY transitions.number",
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+    }
+
     /// The commands that send a robot somewhere, in the order of submission.
     #[must_use]
     pub fn trips_ordered(&self, robot: &str) -> Vec<Command> {

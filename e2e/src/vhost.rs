@@ -47,6 +47,27 @@ impl Vhost {
         &self.amqp
     }
 
+    /// Where its broker listens.
+    ///
+    /// # Panics
+    /// Where that is not an IP address and a port.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        let authority = self.amqp.rsplit('@').next().unwrap();
+        let address = authority.split('/').next().unwrap();
+        address.parse().expect("the broker's address and port")
+    }
+
+    /// Its address by way of a proxy.
+    ///
+    /// # Panics
+    /// As [`Vhost::address`].
+    #[must_use]
+    pub fn url_by_way_of(&self, proxy: SocketAddr) -> String {
+        let direct = self.address().to_string();
+        self.amqp.replacen(&direct, &proxy.to_string(), 1)
+    }
+
     /// Its queues, as the management API lists them.
     #[must_use]
     pub fn queues(&self) -> Value {

@@ -15,5 +15,7 @@ mod faces;
 mod kills;
 mod malformed;
 mod networks;
+mod obedience;
+mod reports;
 mod two_robots;
 mod under_load;

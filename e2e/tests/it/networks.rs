@@ -104,6 +104,7 @@ impl Drill {
         let site = Site {
             mqtt: Some(relay.mqtt()),
             namespace: Some(wire.namespace().to_owned()),
+            boot: None,
         };
         let (robot, adapter) = (building::robot(FLOOR), Adapter::Sim { speed: 1.0 });
         let gateway = Gateway::start_at(&site, folder, &relay, &robot, &adapter);

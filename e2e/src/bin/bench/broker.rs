@@ -20,19 +20,28 @@ const LIMIT: Duration = Duration::from_secs(30);
 const TO_ROBOT: &str = "serverToRobot";
 const FROM_ROBOT: &str = "robotToServer";
 
-/// A robot that is wherever it is told to be at once.
+/// A robot that notes when it is told something.
 #[derive(Debug)]
-pub struct InstantRobot {
+pub struct Robot {
     told: Receiver<(Instant, String)>,
 }
 
-impl InstantRobot {
-    /// Connects, and answers every goal with its arrival.
+impl Robot {
+    /// One that is wherever it is told to be at once.
     pub fn start(url: &str) -> Self {
+        Self::start_at(url, true)
+    }
+
+    /// One that never arrives.
+    pub fn start_dawdling(url: &str) -> Self {
+        Self::start_at(url, false)
+    }
+
+    fn start_at(url: &str, arrives: bool) -> Self {
         let (tell, told) = sync_channel(WAITING);
         let (ready, begun) = sync_channel(1);
         let url = url.to_owned();
-        std::thread::spawn(move || on_a_runtime(serve(&url, &tell, &ready)));
+        std::thread::spawn(move || on_a_runtime(serve(&url, arrives, &tell, &ready)));
         begun.recv_timeout(LIMIT).expect("the robot's broker");
         Self { told }
     }
@@ -43,7 +52,12 @@ impl InstantRobot {
     }
 }
 
-async fn serve(url: &str, tell: &SyncSender<(Instant, String)>, ready: &SyncSender<()>) {
+async fn serve(
+    url: &str,
+    arrives: bool,
+    tell: &SyncSender<(Instant, String)>,
+    ready: &SyncSender<()>,
+) {
     let (_connection, channel) = connect(url).await;
     let options = QueueDeclareOptions {
         exclusive: true,
@@ -71,7 +85,9 @@ async fn serve(url: &str, tell: &SyncSender<(Instant, String)>, ready: &SyncSend
     while let Some(delivery) = consumer.next().await {
         let now = Instant::now();
         let goal = String::from_utf8(delivery.unwrap().data).unwrap();
-        publish(&channel, FROM_ROBOT, "도착".as_bytes()).await;
+        if arrives {
+            publish(&channel, FROM_ROBOT, "도착".as_bytes()).await;
+        }
         if tell.send((now, goal)).is_err() {
             return;
         }
@@ -83,13 +99,13 @@ async fn serve(url: &str, tell: &SyncSender<(Instant, String)>, ready: &SyncSend
 #[derive(Debug)]
 pub struct Hop {
     orders: tokio::sync::mpsc::Sender<()>,
-    robot: InstantRobot,
+    robot: Robot,
 }
 
 impl Hop {
     /// Connects both ends to a broker that no gateway uses.
     pub fn start(url: &str) -> Self {
-        let robot = InstantRobot::start(url);
+        let robot = Robot::start(url);
         let (orders, mut ordered) = tokio::sync::mpsc::channel(1);
         let url = url.to_owned();
         std::thread::spawn(move || {

@@ -8,7 +8,7 @@ use brrbrr_e2e::relay::Relay;
 use brrbrr_e2e::vhost::Vhost;
 use brrbrr_e2e::wait::{SOON, wait_until};
 
-use crate::broker::{Echo, Hop, InstantRobot};
+use crate::broker::{Echo, Hop, Robot};
 use crate::machine::SyncedFile;
 use crate::table::{Samples, Table};
 
@@ -18,7 +18,7 @@ const PLACES: [&str; 2] = ["701호", "702호"];
 
 /// Measures and adds the rows.
 pub fn run(table: &mut Table, folder: &Path, relay: &Relay, vhost: &Vhost, code: &str) {
-    let robot = InstantRobot::start(vhost.url());
+    let robot = Robot::start(vhost.url());
     let mqtt = std::env::var("BRRBRR_TEST_MQTT_URL").expect("run under scripts/services run");
     let echo = Echo::start(&mqtt);
     let mut disk = SyncedFile::create(folder);
@@ -70,7 +70,7 @@ pub fn run(table: &mut Table, folder: &Path, relay: &Relay, vhost: &Vhost, code:
     }
 }
 
-fn wish(connection: &mut Connection, robot: &InstantRobot, place: &str, code: &str) -> Duration {
+fn wish(connection: &mut Connection, robot: &Robot, place: &str, code: &str) -> Duration {
     let search = Request::get("/api/v1/searchs")
         .query("name", place)
         .code(code);
