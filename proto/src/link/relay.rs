@@ -418,6 +418,7 @@ impl Relay {
     pub fn handle_load_failed(&mut self, id: SessionId, now: Now) {
         if let Some(session) = self.session.as_mut().filter(|s| s.id == id) {
             session.down.loading = false;
+            session.down.more = true;
             // A flight of nothing: loading is tried again when it would count as lost.
             session.down.flight = Some(Flight {
                 end: session.down.acked,

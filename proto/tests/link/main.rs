@@ -16,6 +16,7 @@ mod clock;
 mod fuzzed;
 mod grants;
 mod hostile;
+mod loads;
 #[path = "../wire/message.rs"]
 mod message;
 mod pair;
