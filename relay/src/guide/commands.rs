@@ -2,11 +2,12 @@
 
 use brrbrr_proto::api::{CommandView, OrderView, ProgressView, Task, TransitionView};
 use brrbrr_proto::down::Order;
+use brrbrr_proto::names::Asked;
 use jiff::Timestamp;
 use thiserror::Error;
 
 use super::go_to;
-use super::search::{self, Asked, Found};
+use super::search::{self, Found};
 use crate::catalog::{LedgerEntry, Place, Robot, Transition};
 use crate::live::{Contact, Presence};
 
@@ -43,7 +44,7 @@ pub fn order_for<'a>(
     match task {
         Task::Place(name) => {
             let asked = Asked::new(&name.replace('+', " "));
-            let found = search::place(places, robot.floor, &asked);
+            let found = search::place(places, robot.floor, &asked).found;
             if let Some(place) = found.goal() {
                 return Ok((go_to(place), Some(place)));
             }
@@ -164,6 +165,7 @@ mod tests {
                 yaxis: 2.0,
                 thumburl: None,
                 mapurl: None,
+                aliases: Vec::new(),
             },
         }
     }
