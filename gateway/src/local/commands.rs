@@ -8,6 +8,7 @@ use brrbrr_proto::building::Place;
 use brrbrr_proto::down::{GoTo, Order};
 use brrbrr_proto::id::CommandId;
 use brrbrr_proto::live::Pose;
+use brrbrr_proto::names::Asked;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use hyper::{HeaderMap, Method, Request, StatusCode};
@@ -133,7 +134,8 @@ fn order_for(task: Task, services: &Services) -> Result<Order, Refusal> {
         Task::Place(name) => {
             let building = kept.ok_or(Refusal::NoBuilding)?.building;
             // The relay's ears cannot tell the two apart, so it takes a `+` for a space here too.
-            match find_place(&building.places, floor, &name.replace('+', " ")) {
+            let asked = Asked::new(&name.replace('+', " "));
+            match find_place(&building.places, floor, &asked) {
                 Found::Here(place) => Ok(go_to(place)),
                 Found::Elsewhere(places) => match places.first() {
                     Some(place) => other_floor(format!("place {name:?}"), place.floor),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use brrbrr_proto::building::{Building, Event, Place};
 use brrbrr_proto::live::{Activity, PerField, Pose, RobotSide, Status};
+use brrbrr_proto::names::{Asked, Inexact, Named, find};
 use brrbrr_proto::time::WallClock;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -89,6 +90,8 @@ struct SearchView<'a> {
     places: Option<Vec<PlaceView<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     events: Option<Vec<EventView<'a>>>,
+    #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
+    inexact: Option<Inexact>,
 }
 
 pub(super) fn list(services: &Services) -> Result<Answer, Refusal> {
@@ -109,35 +112,61 @@ pub(super) fn search(request: &Request<Incoming>, services: &Services) -> Result
     let name = parameter(request.uri().query(), "name")?;
     let name = name.ok_or(invalid("name", "is missing"))?;
     let building = building(services)?;
+    let asked = Asked::new(&name.replace('+', " "));
+    json(StatusCode::OK, &find_anything(&building, &asked))
+}
+
+/// Either.
+#[derive(Clone, Copy)]
+enum Thing<'a> {
+    Place(&'a Place),
+    Event(&'a Event),
+}
+
+/// Looks among both at once, so that an event of this name comes before a place that sounds like it.
+fn find_anything<'a>(building: &'a Building, asked: &Asked) -> SearchView<'a> {
     let floor = building.robot.floor;
-    let name = name.replace('+', " ");
-    let found = find_place(&building.places, floor, &name);
-    let mut view = SearchView::default();
-    if let Found::Here(place) = found {
-        view.place = Some(vec![place.into()]);
-        return json(StatusCode::OK, &view);
-    }
-    let named = building
-        .events
-        .iter()
-        .filter(|event| means(&name, &event.name));
-    let placed = named.map(|event| (event, place_of(event, &building)));
-    let (here, elsewhere): (Vec<_>, Vec<_>) =
-        placed.partition(|(_, place)| place.is_some_and(|place| place.floor == floor));
-    match (here.first(), found) {
-        (Some((event, place)), _) => view.event = Some(vec![EventView::new(event, *place)]),
-        (None, Found::Elsewhere(places)) => {
-            view.places = Some(places.into_iter().map(PlaceView::from).collect());
+    let places = building.places.iter().map(|place| Named {
+        thing: Thing::Place(place),
+        name: place.name.as_str(),
+        aliases: place.aliases.as_slice(),
+        is_near: place.floor == floor,
+    });
+    let events = building.events.iter().map(|event| Named {
+        thing: Thing::Event(event),
+        name: event.name.as_str(),
+        aliases: &[],
+        is_near: event.floor == floor,
+    });
+    let offered: Vec<_> = places.chain(events).collect();
+    let Some(found) = find(asked, &offered) else {
+        return SearchView::default();
+    };
+    let mut view = SearchView {
+        inexact: found.inexact(asked),
+        ..SearchView::default()
+    };
+    let (mut places, mut events) = (Vec::new(), Vec::new());
+    for thing in found.things {
+        match thing {
+            Thing::Place(place) => places.push(place),
+            Thing::Event(event) => events.push(event),
         }
-        (None, Found::Here(_) | Found::Nothing) => {
-            let events = elsewhere
-                .iter()
-                .map(|(event, _)| EventView::new(event, None));
-            let events: Vec<_> = events.collect();
-            view.events = Some(events).filter(|events| !events.is_empty());
+    }
+    let here = events.first().filter(|_| found.is_near);
+    let here = here.and_then(|event| Some((*event, place_of(event, building)?)));
+    match (places.first(), here) {
+        (Some(place), _) if found.is_near => view.place = Some(vec![PlaceView::from(*place)]),
+        (Some(_), _) => view.places = Some(places.into_iter().map(PlaceView::from).collect()),
+        (None, Some((event, place))) => {
+            view.event = Some(vec![EventView::new(event, Some(place))]);
+        }
+        (None, None) => {
+            let events = events.into_iter().map(|event| EventView::new(event, None));
+            view.events = Some(events.collect());
         }
     }
-    json(StatusCode::OK, &view)
+    view
 }
 
 /// Which places a name means.
@@ -151,20 +180,23 @@ pub(super) enum Found<'a> {
     Nothing,
 }
 
-/// Looks among places. Every `+` of the name has become a space.
-pub(super) fn find_place<'a>(places: &'a [Place], floor: i32, name: &str) -> Found<'a> {
-    let named = places.iter().filter(|place| means(name, &place.name));
-    let (here, elsewhere): (Vec<_>, Vec<_>) = named.partition(|place| place.floor == floor);
-    match here.first() {
-        Some(place) => Found::Here(place),
-        None if elsewhere.is_empty() => Found::Nothing,
-        None => Found::Elsewhere(elsewhere),
+/// Looks among places by what people call them.
+pub(super) fn find_place<'a>(places: &'a [Place], floor: i32, asked: &Asked) -> Found<'a> {
+    let offered = places.iter().map(|place| Named {
+        thing: place,
+        name: place.name.as_str(),
+        aliases: place.aliases.as_slice(),
+        is_near: place.floor == floor,
+    });
+    let offered: Vec<_> = offered.collect();
+    let Some(found) = find(asked, &offered) else {
+        return Found::Nothing;
+    };
+    match found.things.first() {
+        Some(place) if found.is_near => Found::Here(place),
+        Some(_) => Found::Elsewhere(found.things),
+        None => Found::Nothing,
     }
-}
-
-fn means(asked: &str, name: &str) -> bool {
-    // A `+` of a stored name cannot be asked for, so a space stands for it too.
-    name == asked || (name.contains('+') && name.replace('+', " ") == asked)
 }
 
 fn place_of<'a>(event: &Event, building: &'a Building) -> Option<&'a Place> {

@@ -459,6 +459,10 @@ async fn places_and_events_are_shown_as_the_relay_shows_them() {
         ("%EC%A0%84%EC%8B%9C", json!({"event": [placed]})),
         ("%EC%8B%9D%EB%8B%B9", json!({"places": [places.body[1]]})),
         ("%EC%A0%90%EC%8B%AC", json!({"events": [events.body[1]]})),
+        (
+            "a%20B",
+            json!({"place": [places.body[2]], "match": {"kind": "loose", "asked": "a B", "name": "A+B"}}),
+        ),
         ("nowhere", json!({})),
     ] {
         let answer = to.get(&format!("/api/v1/searchs?name={name}")).await;
