@@ -3,8 +3,6 @@
 //! Only confusions have a distance. Any other difference of one jamo tells names apart: `초급반` from
 //! `고급반`, `실험실` from `시험실`.
 
-use super::numerals::is_numeral;
-
 const FIRST: u32 = 0xac00;
 const LAST: u32 = 0xd7a3;
 const VOWEL_COUNT: u32 = 21;
@@ -114,12 +112,10 @@ impl Syllable {
 
     /// How far apart two syllables are that have been spoken; `None` where nobody confuses them.
     pub(super) fn distance(&self, other: &Self) -> Option<u32> {
-        if self.spelled == other.spelled && (self.is_fixed || other.is_fixed) {
-            return Some(0);
+        if self.is_fixed || other.is_fixed {
+            return (self.spelled == other.spelled).then_some(0);
         }
-        let are_numerals = is_numeral(self.spelled) && is_numeral(other.spelled);
-        let must_be_equal = self.is_fixed || other.is_fixed || are_numerals;
-        if (must_be_equal && self.spelled != other.spelled) || self.coda != other.coda {
+        if self.coda != other.coda {
             return None;
         }
         let onset = apart(self.onset, other.onset, &SERIES, &WEAK_ONSETS)?;

@@ -45,7 +45,7 @@ pub(super) enum Stretch {
 }
 
 /// Whether a syllable is one that numbers are made of.
-pub(super) fn is_numeral(syllable: char) -> bool {
+fn is_numeral(syllable: char) -> bool {
     digit(syllable).is_some() || unit(syllable).is_some()
 }
 

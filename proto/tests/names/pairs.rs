@@ -139,6 +139,8 @@ const NOT_FOUND: &[(&str, &str)] = &[
     ("회의실", "회의실 A"),
     ("SectorA", "SectorB"),
     ("sectora", "sectorb"),
+    ("sectorc", "sectork"),
+    ("sectora", "sectore"),
     ("가동", "나동"),
     ("가동", "카동"),
     ("다반", "타반"),
