@@ -116,7 +116,12 @@ pub async fn run(parts: Parts, mut stop: watch::Receiver<bool>) -> Result<(), Se
     let (done_tx, mut done) = mpsc::channel(DONE_QUEUE);
     let (building_tx, mut building) = watch::channel(None);
     let catalog = Arc::clone(&workers.catalog);
-    let looks = tokio::spawn(building::watch(catalog, Arc::clone(&wakeups), building_tx));
+    let looks = tokio::spawn(building::watch(
+        catalog,
+        Arc::clone(&wakeups),
+        building::LOOK_EVERY,
+        building_tx,
+    ));
     let clock = Clock::start();
     let mut driver = Driver {
         building: building.clone(),

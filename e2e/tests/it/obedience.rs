@@ -76,6 +76,10 @@ impl Drill {
         let adapter = Adapter::Amqp { url, wire: "json" };
         let gateway = Gateway::start_at(&site, folder, &relay, &name, &adapter);
         gateway.await_link();
+        wait_until("the board knows its building", SOON, || {
+            let status = gateway.control_status();
+            status.is_some_and(|status| status["building"]["revision"].is_string())
+        });
         Self {
             random,
             operator: Operator::at(&relay, &name),
