@@ -14,6 +14,7 @@ mod drill;
 mod faces;
 mod kills;
 mod malformed;
+mod model;
 mod networks;
 mod obedience;
 mod reports;
