@@ -117,6 +117,14 @@ impl Commands {
             false => active.stored.command.order.clone(),
         };
         let deadline = active.stored.deadline;
+        // While nothing can be stored an order to halt goes out all the same. What waits to be stored
+        // must not say then that the robot has not seen it: a daemon that begins with that would hand
+        // it over again.
+        for change in self.steps.iter_mut().flat_map(|step| &mut step.changes) {
+            if change.id == id && change.hand_over == HandOver::NotYet {
+                change.hand_over = HandOver::Offered;
+            }
+        }
         self.remember(index);
         self.outputs.push_back(Output::Execute {
             id,
