@@ -190,7 +190,12 @@ impl Commands {
         };
         let change = active.change();
         self.remember(index);
-        let is_newer = |active: &&Active| active.is_motion() || active.halts_all();
+        let own = self.active[index].id();
+        let is_newer = |active: &&Active| {
+            // A cancellation that is on its way to the robot does not come again.
+            let withdraws = active.withdraws() == Some(own) && active.is_under_way();
+            active.is_motion() || active.halts_all() || withdraws
+        };
         let newer = self.active[index + 1..].iter().find(is_newer);
         let is_motion = self.active[index].is_motion();
         match newer.filter(|_| is_motion).map(|n| (n.id(), n.is_motion())) {
