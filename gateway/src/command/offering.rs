@@ -117,6 +117,14 @@ impl Commands {
             false => active.stored.command.order.clone(),
         };
         let deadline = active.stored.deadline;
+        // While nothing can be stored an order to halt goes out all the same. What waits to be stored
+        // must not say then that the robot has not seen it: a daemon that begins with that would hand
+        // it over again.
+        for change in self.steps.iter_mut().flat_map(|step| &mut step.changes) {
+            if change.id == id && change.hand_over == HandOver::NotYet {
+                change.hand_over = HandOver::Offered;
+            }
+        }
         self.remember(index);
         self.outputs.push_back(Output::Execute {
             id,
@@ -182,7 +190,12 @@ impl Commands {
         };
         let change = active.change();
         self.remember(index);
-        let is_newer = |active: &&Active| active.is_motion() || active.halts_all();
+        let own = self.active[index].id();
+        let is_newer = |active: &&Active| {
+            // A cancellation that is on its way to the robot does not come again.
+            let withdraws = active.withdraws() == Some(own) && active.is_under_way();
+            active.is_motion() || active.halts_all() || withdraws
+        };
         let newer = self.active[index + 1..].iter().find(is_newer);
         let is_motion = self.active[index].is_motion();
         match newer.filter(|_| is_motion).map(|n| (n.id(), n.is_motion())) {

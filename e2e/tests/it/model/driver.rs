@@ -319,8 +319,12 @@ impl World {
             .filter(|command| command.order != Order::Withdrawn)
             .map(|command| StoredCommand::received(command, now.boot, received))
             .collect();
-        if let [only] = commands.as_mut_slice() {
-            only.hand_over = daemon.commands.plan(only.command.id, &only.command.order);
+        let is_alone = commands.len() == 1;
+        for stored in &mut commands {
+            let Command { id, order, .. } = &stored.command;
+            if is_alone || daemon.commands.is_unrecorded(*id) {
+                stored.hand_over = daemon.commands.plan(*id, order);
+            }
         }
         let rows = commands.iter().map(|stored| {
             let event = command::update(stored.command.id, Progress::Received, "");

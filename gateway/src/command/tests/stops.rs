@@ -219,3 +219,21 @@ fn a_command_whose_time_passed_while_the_board_slept_expires_and_is_not_handed_o
     assert!(bench.given.is_empty());
     assert_eq!(bench.ended[&CommandId(2)], Progress::Expired);
 }
+
+#[test]
+fn a_stop_that_went_out_past_a_failing_disk_is_not_repeated_after_a_restart() {
+    let mut bench = Bench::ready();
+    bench.command(1, Order::Stop, 60);
+    bench.executed(Err(HandOverError::Away("busy".to_owned())));
+    // That it was not taken cannot be stored, and it goes out again all the same.
+    bench.fail_to_persist();
+    bench.advance(1);
+    assert_eq!(bench.executing.len(), 1);
+    bench.executed(Ok(()));
+    bench.advance(1);
+    bench.restart(true, false);
+    bench.reach(Reach::Ready);
+    bench.work();
+    assert!(bench.executing.is_empty());
+    assert_eq!(bench.ended[&CommandId(1)], Progress::Interrupted);
+}
