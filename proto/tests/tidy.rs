@@ -55,6 +55,10 @@ const READS_CALENDAR: &[(&str, &str)] = &[
 /// Who else may read the clock that only counts on. Cores get the time passed in.
 const READS_INSTANTS: &[(&str, &str)] = &[
     (
+        "gateway/src/building.rs",
+        "tells people how long ago a relay confirmed the building",
+    ),
+    (
         "gateway/src/drill.rs",
         "driver: how long a drill takes, and whether it stalls",
     ),
@@ -69,6 +73,10 @@ const READS_INSTANTS: &[(&str, &str)] = &[
     (
         "gateway/src/drill/relay.rs",
         "driver: time limit of the start",
+    ),
+    (
+        "gateway/src/local/commands.rs",
+        "driver: how long a caller waits for a command's end",
     ),
     (
         "gateway/src/robot/amqp.rs",
