@@ -1,5 +1,5 @@
 //! Five hundred commands from the relay and from the board, with cancellations, replacements, reboots
-//! of the board and cuts of the link. Afterwards the robot's own log of what it was told agrees with
+//! of the board, and cuts of the link and of the way to the robot's broker. Afterwards the robot's own log of what it was told agrees with
 //! the ledger line by line, and the board's list of commands with the relay's. `BRRBRR_SEED` repeats it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +25,9 @@ const TRAVEL_TIME: Duration = Duration::from_millis(60);
 /// The longest rest between two commands: about as long as a trip, so that some end and some are
 /// replaced.
 const REST: u64 = 100;
+/// How old the news may be, on a machine that is busy, that a newer motion or a stop was accepted by the
+/// relay. No motion of before it starts after that, however long the robot was out of contact.
+const NEWS_WITHIN: f64 = 5.0;
 /// How late a robot's process may note what its broker gave it in time, on a busy machine.
 const NOTED_WITHIN: f64 = 1.0;
 /// How long the last commands may take to be known everywhere.
@@ -36,6 +39,9 @@ struct Drill {
     link: Proxy,
     /// For how many more commands the link stays cut.
     cut_for: usize,
+    way: Proxy,
+    /// For how many more commands the way to the robot's broker stays cut.
+    way_cut_for: usize,
     gateway: Gateway,
     robot: Robot,
     operator: Operator,
@@ -44,6 +50,7 @@ struct Drill {
     on_board: usize,
     reboots: usize,
     cuts: usize,
+    way_cuts: usize,
     cancels: usize,
     _broker: Vhost,
 }
@@ -67,7 +74,8 @@ impl Drill {
         let link = Proxy::start(relay.mqtt());
         let broker = Vhost::create();
         let robot = Robot::start(folder, &name, &broker, "json", TRAVEL_TIME);
-        let url = broker.url().to_owned();
+        let way = Proxy::start(broker.address());
+        let url = broker.url_by_way_of(way.address());
         let site = Site {
             mqtt: Some(link.address()),
             boot: Some(1),
@@ -86,12 +94,15 @@ impl Drill {
             relay,
             link,
             cut_for: 0,
+            way,
+            way_cut_for: 0,
             gateway,
             robot,
             accepted: Vec::new(),
             on_board: 0,
             reboots: 0,
             cuts: 0,
+            way_cuts: 0,
             cancels: 0,
             _broker: broker,
         }
@@ -124,6 +135,16 @@ impl Drill {
             self.link.hold();
             self.cut_for = 1 + self.random.index(8);
         }
+        if self.way_cut_for > 0 {
+            self.way_cut_for -= 1;
+            if self.way_cut_for == 0 {
+                self.way.release();
+            }
+        } else if self.chance(3) {
+            self.way_cuts += 1;
+            self.way.hold();
+            self.way_cut_for = 1 + self.random.index(5);
+        }
         if self.chance(4) {
             self.reboots += 1;
             self.gateway.kill();
@@ -138,10 +159,12 @@ impl Drill {
         let mut command = match self.random.below(100) {
             0..8 => json!({"kind": "stop"}),
             8..12 => json!({"kind": "say", "text": "잠시만요"}),
+            12..16 => json!({"kind": "pause"}),
+            16..22 => json!({"kind": "resume"}),
             _ => json!({"kind": "go-to", "place": place(FLOOR, self.random.index(PLACES))}),
         };
-        if self.chance(10) {
-            command["expiresIn"] = json!(0.05);
+        if self.chance(40) {
+            command["expiresIn"] = json!(self.random.pick(&[0.05, 2.0, 600.0]));
         }
         command
     }
@@ -174,6 +197,7 @@ impl Drill {
 
     fn settle(&mut self) {
         self.link.release();
+        self.way.release();
         self.gateway.await_link();
         wait_until("every command has ended in the ledger", SETTLE, || {
             let commands = self.operator.commands();
@@ -206,15 +230,18 @@ impl Drill {
             assert!(ledger.contains_key(&line.id), "nobody ordered {line:?}");
         }
         judge_order(&self.relay.stores(), &told);
+        judge_news(&ledger, &told);
         let here = self.judge_board(&ledger);
         eprintln!(
-            "obedience: {} commands, of them {} on the board, {} cancellations, {} reboots, {} cuts; \
+            "obedience: {} commands, of them {} on the board, {} cancellations, {} reboots, {} cuts of the link, \
+             {} of the way to the broker; \
              the robot was told {} things; {here} commands on both sides; ends: {states:?}",
             self.accepted.len(),
             self.on_board,
             self.cancels,
             self.reboots,
             self.cuts,
+            self.way_cuts,
             told.lines.len(),
         );
     }
@@ -353,6 +380,32 @@ fn judge_order(stores: &Stores, told: &Told) {
         .filter(|id| started.contains(id))
         .collect();
     assert_eq!(started.iter().collect::<Vec<_>>(), told, "in this order");
+}
+
+/// No motion starts long after a newer one, or a stop, was accepted by the same ledger.
+fn judge_news(ledger: &BTreeMap<String, Value>, told: &Told) {
+    let given_here = |command: &&Value| text(command, "actor") != "board";
+    let news: Vec<(f64, &Value)> = ledger
+        .values()
+        .filter(given_here)
+        .filter(|command| ["go-to", "stop"].contains(&text(command, "kind")))
+        .map(|command| (seconds(text(command, "submittedAt")), command))
+        .collect();
+    for line in told.lines.iter().filter(|line| line.kind == "go_to") {
+        let command = &ledger[&line.id];
+        if !given_here(&command) {
+            continue;
+        }
+        let given = seconds(text(command, "submittedAt"));
+        let newer = news.iter().find(|(at, newer)| {
+            *at > given && *at + NEWS_WITHIN < line.at && id_of(newer) != line.id
+        });
+        assert!(
+            newer.is_none(),
+            "{command} was told at {} after {newer:?}",
+            line.at
+        );
+    }
 }
 
 fn id_of(command: &Value) -> &str {
