@@ -318,7 +318,7 @@ impl Commands {
         match result {
             Ok(()) => self.confirm(index, now),
             Err(HandOverError::Away(why)) => self.wait_again(index, why, now),
-            Err(HandOverError::Unknown(why)) => self.end_one(index, Progress::Interrupted, why),
+            Err(HandOverError::Unknown(why)) => self.end_in_doubt(index, why),
             Err(HandOverError::Refused(why)) => {
                 self.active[index].stored.hand_over = HandOver::NotYet;
                 self.end_one(index, Progress::Failed, why);

@@ -398,7 +398,14 @@ impl EventLoop {
                 match known {
                     Ok(true) => input.accept.accept(),
                     Ok(false) => self.hear(input),
-                    Err(error) => self.refused(&error),
+                    Err(error) => {
+                        // It comes again, and what was said after it behind it.
+                        if input.accept.is_awaited() {
+                            self.is_refusing = true;
+                            self.commands.handle_unheard(now.uptime);
+                        }
+                        self.refused(&error);
+                    }
                 }
             }
             Done::Renewed(state) => self.handle_renewed(*state),

@@ -181,6 +181,12 @@ impl Order {
             | Self::Withdrawn => false,
         }
     }
+
+    /// Whether a robot that stands may drive because of it: a motion, or going on with one.
+    #[must_use]
+    pub const fn sets_in_motion(&self) -> bool {
+        self.is_motion() || matches!(self, Self::Resume)
+    }
 }
 
 /// Drive to a pose.

@@ -45,6 +45,11 @@ impl Active {
         self.stored.command.order.is_motion()
     }
 
+    /// Whether the robot may drive because of it.
+    pub(super) const fn sets_in_motion(&self) -> bool {
+        self.stored.command.order.sets_in_motion()
+    }
+
     /// Whether it halts the robot. Such a command goes ahead of all others.
     pub(super) const fn halts(&self) -> bool {
         halts(&self.stored.command.order)

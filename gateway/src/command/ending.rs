@@ -89,6 +89,29 @@ impl Commands {
         self.persist(draft);
     }
 
+    /// Ends a command of which nobody knows whether it has reached the robot. If it has, the robot has
+    /// left the motion that it had for it, so nobody knows how that one ends either.
+    pub(super) fn end_in_doubt(&mut self, index: usize, why: String) {
+        let id = self.active[index].id();
+        self.arrange(index);
+        let Some(index) = self.find(id) else { return };
+        let active = &self.active[index];
+        let target = active.withdraws();
+        let is_left = active.is_motion() || active.halts();
+        let mut draft = Draft::default();
+        for older in (0..index).rev().filter(|_| is_left) {
+            let active = &self.active[older];
+            let is_meant = target.is_none_or(|target| active.id() == target);
+            if is_meant && active.state == State::Running {
+                let why = format!("the robot may have left it for {id}");
+                self.end(older, Progress::Interrupted, why, &mut draft);
+            }
+        }
+        let index = self.find(id).unwrap_or(index);
+        self.end(index, Progress::Interrupted, why, &mut draft);
+        self.persist(draft);
+    }
+
     /// Ends a command. What comes after it in `active` moves down by one.
     pub(super) fn end(&mut self, index: usize, progress: Progress, why: String, draft: &mut Draft) {
         let mut ended = self.active.remove(index);

@@ -28,16 +28,15 @@ impl Commands {
         if halting.is_some() && self.reach >= Reach::Draining {
             return halting;
         }
-        let is_busy = |active: &Active| {
-            active.halts() || matches!(active.state, State::Offering(_) | State::Handing)
-        };
         if self.reach < Reach::Ready {
             return None;
         }
-        let mut active = self.active.iter();
-        let found = active.position(|active| is_busy(active) || may_go(active))?;
-        let is_free = !self.active.iter().any(|a| !a.halts() && is_busy(a));
-        (is_free && !is_busy(&self.active[found])).then_some(found)
+        // One that waits to be offered again holds up those behind it: they came after it.
+        let is_before = |active: &Active| active.halts() || active.state != State::Running;
+        let first = self.active.iter().position(is_before)?;
+        let is_free = !self.active.iter().any(|a| !a.halts() && a.is_under_way());
+        let first_may_go = !self.active[first].halts() && may_go(&self.active[first]);
+        (is_free && first_may_go).then_some(first)
     }
 
     /// Whether the cancellation at `index` may go to the robot as a stop: it is still for a motion
@@ -58,6 +57,13 @@ impl Commands {
     }
 
     pub(super) fn offer(&mut self, index: usize, now: Uptime) {
+        let is_on = |active: &Active| active.is_motion() && active.is_handed();
+        if self.active[index].stored.command.order == Order::Resume
+            && !self.active.iter().any(is_on)
+        {
+            let why = "no motion is under way that could go on".to_owned();
+            return self.end_one(index, Progress::Failed, why);
+        }
         let active = &mut self.active[index];
         active.stored.hand_over = HandOver::Offered;
         let halts = active.halts();
@@ -94,10 +100,12 @@ impl Commands {
             let why = "its time passed before it was started".to_owned();
             return self.end_one(index, Progress::Expired, why);
         }
-        if let Some(target) = self.active[index].withdraws()
-            && !self.may_halt(index, target)
-        {
-            // What it was for has ended meanwhile, or something newer takes its place just now.
+        let withdraws = self.active[index].withdraws();
+        let is_in_vain = withdraws.is_some_and(|target| !self.may_halt(index, target));
+        let is_unheard = !self.active[index].halts() && self.reach < Reach::Ready;
+        if is_in_vain || is_unheard {
+            // What it was for has ended meanwhile, or something newer takes its place just now; or the
+            // robot's broker has gone, and what it kept has to be heard first.
             let active = &mut self.active[index];
             active.stored.hand_over = HandOver::NotYet;
             active.state = State::WAITING;

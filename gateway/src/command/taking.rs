@@ -117,7 +117,7 @@ impl Commands {
             }
             _ => {
                 let why = "the gateway stopped while handing it to the robot";
-                self.end_one(index, Progress::Interrupted, why.to_owned());
+                self.end_in_doubt(index, why.to_owned());
             }
         }
     }
@@ -125,12 +125,18 @@ impl Commands {
     /// Puts a new command in its place, with what follows for older ones.
     pub(super) fn admit(&mut self, stored: StoredCommand, now: Uptime) {
         let is_late = stored.deadline <= now;
-        let is_full = self.active.len() >= UNFINISHED_MAX && stored.command.order != Order::Stop;
+        let is_full = self.active.len() >= UNFINISHED_MAX && !self.has_room_of_its_own(&stored);
         let was_stopped = self.unrecorded.take_stopped(stored.command.id);
         let index = self.push(stored, true);
         if is_late {
+            // It is not done any more, but what it was to take the place of is not wanted either.
+            let id = self.active[index].id();
+            self.arrange(index);
             let why = "it was received after its time had passed";
-            return self.end_one(index, Progress::Expired, why.to_owned());
+            if let Some(index) = self.find(id) {
+                self.end_one(index, Progress::Expired, why.to_owned());
+            }
+            return;
         }
         if is_full {
             let why = format!("{UNFINISHED_MAX} commands are unfinished already");
@@ -141,6 +147,22 @@ impl Commands {
             return self.end_one(index, Progress::Cancelled, why);
         }
         self.arrange(index);
+    }
+
+    /// Whether a command is taken however many are unfinished: a stop, of which one waits at a time,
+    /// and one cancellation of each command.
+    fn has_room_of_its_own(&self, stored: &StoredCommand) -> bool {
+        match stored.command.order {
+            Order::Stop => true,
+            Order::Cancel(target) => self.find(target).is_some() && !self.is_cancelling(target),
+            Order::GoTo(_)
+            | Order::Pause
+            | Order::Resume
+            | Order::Dock
+            | Order::Say(_)
+            | Order::Custom(_)
+            | Order::Withdrawn => false,
+        }
     }
 
     /// Whether a command was passed on to the robot although the spool did not have it.
@@ -175,7 +197,7 @@ impl Commands {
             && unrecorded.count() < UNRECORDED_MAX
             && self.find(id).is_none();
         if !is_wanted || !is_possible {
-            if stored.command.order.is_motion() {
+            if stored.command.order.sets_in_motion() {
                 self.unrecorded.refused(id);
             }
             return false;
@@ -229,7 +251,7 @@ impl Commands {
     }
 
     /// Does what the newest command means for those before it.
-    fn arrange(&mut self, index: usize) {
+    pub(super) fn arrange(&mut self, index: usize) {
         match self.active[index].stored.command.order {
             Order::GoTo(_) | Order::Dock => {
                 let why = format!("replaced by {}", self.active[index].id());
@@ -250,11 +272,17 @@ impl Commands {
         }
     }
 
-    /// Ends the motions before `index` that the robot does not have.
+    /// Ends what was to set the robot in motion before `index` and has not reached it. Of stops that
+    /// wait, the newest is enough.
     fn end_waiting_before(&mut self, index: usize, progress: Progress, why: &str) {
         let mut draft = Draft::default();
+        let stops = self.active[index].halts_all();
         for older in (0..index).rev() {
-            if self.active[older].is_motion() && !self.active[older].is_handed() {
+            let active = &self.active[older];
+            if stops && active.halts_all() && active.is_waiting() {
+                let why = "a newer stop has taken its place".to_owned();
+                self.end(older, Progress::Superseded, why, &mut draft);
+            } else if active.sets_in_motion() && !active.is_handed() {
                 self.end(older, progress, why.to_owned(), &mut draft);
             }
         }

@@ -1,5 +1,6 @@
 //! The promises of [`Commands`], against a driver that fails, stops and starts again at any step.
 
+mod doubt;
 mod model;
 mod rest;
 mod stops;

@@ -94,10 +94,8 @@ impl Watch {
                 self.has_moved = true;
                 self.rests_since = None;
             }
-            Activity::Stopped => {
-                self.heard_at = now;
-                self.rests_since = None;
-            }
+            // Somebody may have halted it at its own panel, for good or for a while.
+            Activity::Stopped => self.rests_since = None,
             // The word that counts comes with its arrival.
             Activity::Arrived => {}
             Activity::Idle | Activity::Docking | Activity::Faulted => {

@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use brrbrr_proto::backoff::Backoff;
+use brrbrr_proto::down::Order;
 use brrbrr_proto::up::{Alarm, Severity};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
@@ -505,8 +506,9 @@ impl Session {
             return Ok(());
         }
         let mut properties = BasicProperties::default();
-        if order.is_motion() {
-            // A robot that hangs must not find a motion in its queue long after it was wanted.
+        if !matches!(order, Order::Stop | Order::Pause) {
+            // A robot that hangs must not find it in its queue long after it was wanted. To halt late is
+            // better than not to halt.
             properties = properties.with_expiration(short(&left.as_millis().to_string())?);
         }
         let publish = self

@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use self::model::Model;
-use super::{RobotCounters, RobotInput, RobotMessage, RobotOrder};
+use super::{HandOverError, RobotCounters, RobotInput, RobotMessage, RobotOrder};
+use crate::clock;
 
 /// What the simulated robot is like.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,9 +69,14 @@ pub(super) async fn run(
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
             order = orders.recv() => {
-                let Some(RobotOrder { id, order, reply, .. }) = order else { return };
+                let Some(RobotOrder { id, order, deadline, reply }) = order else { return };
                 counters.orders.fetch_add(1, Ordering::Relaxed);
-                reply.send(model.handle_order(id, &order, uptime(Instant::now()))).ok();
+                let answer = if deadline <= clock::uptime() {
+                    Err(HandOverError::Away("its time passed on the way to the robot".to_owned()))
+                } else {
+                    model.handle_order(id, &order, uptime(Instant::now()))
+                };
+                reply.send(answer).ok();
             }
             () = tokio::time::sleep_until(due) => model.handle_timeout(uptime(Instant::now())),
         }
