@@ -59,7 +59,7 @@ pub enum CacheError {
     #[error("the relay's building cannot be used: {0}")]
     Unusable(#[from] BuildingError),
     /// Nothing more is known.
-    #[error("the building was not kept: {0}")]
+    #[error("work on the building broke off: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
@@ -103,6 +103,8 @@ pub struct BuildingCache {
     state: Arc<Mutex<State>>,
     /// One write at a time.
     writing: Arc<Mutex<()>>,
+    /// One look at a time.
+    looking: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -132,6 +134,7 @@ impl BuildingCache {
             path: path.into(),
             state: Arc::new(Mutex::new(state)),
             writing: Arc::default(),
+            looking: Arc::default(),
         };
         (cache, problem)
     }
@@ -140,6 +143,28 @@ impl BuildingCache {
     #[must_use]
     pub fn kept(&self) -> Option<Kept> {
         self.lock().kept.clone()
+    }
+
+    /// Looks something up in the building, where there is one. A large one takes the board's processor
+    /// for long, so this is done away from the threads that pass on orders, and one at a time.
+    ///
+    /// # Errors
+    /// [`CacheError::Task`] where looking has panicked.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Building) -> T + Send + 'static,
+    ) -> Result<Option<T>, CacheError> {
+        let turn = Arc::clone(&self.looking).lock_owned().await;
+        let Some(kept) = self.kept() else {
+            return Ok(None);
+        };
+        let task = tokio::task::spawn_blocking(move || {
+            let found = look(&kept.building);
+            // Even where nobody waits for the answer any more.
+            drop(turn);
+            found
+        });
+        Ok(Some(task.await?))
     }
 
     /// How it is.
@@ -171,19 +196,23 @@ impl BuildingCache {
         tokio::task::spawn_blocking(move || cache.take_now(revision, &content, now)).await?
     }
 
-    /// A relay has said that the building is the newest.
+    /// A relay has said that the building of this revision is the newest. Where another one is kept,
+    /// that says nothing about it.
     ///
     /// # Errors
     /// Where it is not on the disk yet and could not be written now.
-    pub async fn confirm(&self) -> Result<(), CacheError> {
+    pub async fn confirm(&self, revision: Revision) -> Result<(), CacheError> {
         let unwritten = {
             let mut state = self.lock();
-            state.confirmed = Some(Instant::now());
             let kept = state.kept.clone();
+            let Some(kept) = kept.filter(|kept| kept.revision == revision) else {
+                return Ok(());
+            };
+            state.confirmed = Some(Instant::now());
             if state.is_written {
                 state.problem = None;
             }
-            kept.filter(|_| !state.is_written)
+            (!state.is_written).then_some(kept)
         };
         let Some(kept) = unwritten else { return Ok(()) };
         let cache = self.clone();
@@ -447,10 +476,10 @@ mod tests {
         assert_eq!(name_of(&cache).as_deref(), Some("카페"));
         let problem = cache.status().problem.unwrap();
         assert!(problem.contains("in memory only"), "{problem}");
-        assert!(cache.confirm().await.is_err());
+        assert!(cache.confirm(revision).await.is_err());
 
         fs::remove_dir(&fresh).unwrap();
-        cache.confirm().await.unwrap();
+        cache.confirm(revision).await.unwrap();
         assert_eq!(cache.status().problem, None);
         let (again, _) = BuildingCache::open(folder.path(), NOW);
         assert_eq!(name_of(&again).as_deref(), Some("카페"));
@@ -467,5 +496,50 @@ mod tests {
         assert!(matches!(refused, Err(CacheError::Unusable(_))));
         assert_eq!(name_of(&cache).as_deref(), Some("카페"));
         assert!(cache.status().problem.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_long_search_holds_up_the_next_one_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, _) = BuildingCache::open(folder.path(), NOW);
+        assert!(cache.look(|_| ()).await.unwrap().is_none());
+        let (revision, bytes) = content("카페");
+        cache.take(revision, bytes, NOW).await.unwrap();
+        let (go_on, gate) = std::sync::mpsc::sync_channel::<()>(1);
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let first = tokio::spawn({
+            let cache = cache.clone();
+            async move {
+                let look = move |building: &Building| {
+                    begun.send(()).unwrap();
+                    gate.recv().unwrap();
+                    building.places.len()
+                };
+                cache.look(look).await
+            }
+        });
+        // This test has one thread, which would stand still here if that thread searched.
+        has_begun.await.unwrap();
+        assert!(cache.looking.try_lock().is_err(), "another may look too");
+        let second = tokio::spawn(async move { cache.look(|_| ()).await });
+        go_on.send(()).unwrap();
+        assert_eq!(first.await.unwrap().unwrap(), Some(1));
+        assert_eq!(second.await.unwrap().unwrap(), Some(()));
+    }
+
+    #[tokio::test]
+    async fn an_older_building_is_not_the_newest_because_another_one_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, _) = BuildingCache::open(folder.path(), NOW);
+        let (revision, bytes) = content("카페");
+        cache.take(revision, bytes.clone(), NOW).await.unwrap();
+        let (cache, _) = BuildingCache::open(folder.path(), NOW);
+        cache.take(Revision(1), bytes, NOW).await.unwrap_err();
+        cache.confirm(Revision(1)).await.unwrap();
+        let status = cache.status();
+        assert_eq!(status.confirmed, None);
+        assert!(status.problem.is_some(), "{status:?}");
+        cache.confirm(revision).await.unwrap();
+        assert_eq!(cache.status().problem, None);
     }
 }

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
-use brrbrr_proto::id::{CommandId, Cursor, Epoch, Seq};
+use brrbrr_proto::id::{CommandId, Cursor, Epoch, Revision, Seq};
 use brrbrr_proto::link::Gateway;
 use brrbrr_proto::link::gateway::{Output as LinkOutput, SpoolView};
 use brrbrr_proto::live::{PerField, RobotSide, Status};
@@ -146,7 +146,7 @@ enum Done {
     Looked(Box<spool::Result<SpoolState>>),
     Sampled(Vec<Record>, spool::Result<Appended>),
     Executed(CommandId, Result<(), HandOverError>),
-    BuildingKept(Result<(), CacheError>),
+    BuildingKept(Revision, Result<(), CacheError>),
     Given(Box<Giving>, Box<spool::Result<GivenCommand>>),
     Asked(Box<Asking>, Box<spool::Result<Option<KeptCommand>>>),
 }
@@ -430,7 +430,7 @@ impl EventLoop {
             Done::Executed(id, result) => {
                 self.commands.handle_executed(id, result, now.uptime);
             }
-            Done::BuildingKept(outcome) => building::note(outcome),
+            Done::BuildingKept(revision, outcome) => self.handle_building_kept(revision, outcome),
         }
     }
 

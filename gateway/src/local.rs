@@ -10,6 +10,7 @@ mod events;
 mod guard;
 mod listen;
 mod metrics;
+mod patience;
 mod places;
 mod query;
 mod routes;

@@ -65,11 +65,12 @@ pub struct BadField {
 
 impl Submission {
     /// Reads the fields of a body. A field that is not known is an error: a misspelt `expiresIn`
-    /// must not be overlooked.
+    /// must not be overlooked. One that is `null` is as good as absent.
     ///
     /// # Errors
     /// [`BadField`] names the field and what was expected.
-    pub fn read(body: Map<String, Value>) -> Result<Self, BadField> {
+    pub fn read(mut body: Map<String, Value>) -> Result<Self, BadField> {
+        body.retain(|_, value| !value.is_null());
         let mut fields = Fields(body);
         let kind = fields.text("kind")?.ok_or_else(|| missing("kind"))?;
         let task = match kind.as_str() {
@@ -265,7 +266,7 @@ struct Fields(Map<String, Value>);
 
 impl Fields {
     fn take(&mut self, field: &str) -> Option<Value> {
-        self.0.remove(field).filter(|value| !value.is_null())
+        self.0.remove(field)
     }
 
     fn text(&mut self, field: &str) -> Result<Option<String>, BadField> {
@@ -341,11 +342,7 @@ impl Fields {
     fn action(&mut self) -> Result<Action, BadField> {
         Ok(Action {
             name: self.words("name", NAME_CHARS)?,
-            json: self
-                .0
-                .remove("arguments")
-                .unwrap_or(Value::Null)
-                .to_string(),
+            json: self.take("arguments").unwrap_or_default().to_string(),
         })
     }
 
@@ -424,6 +421,31 @@ mod tests {
             json: r#"{"open":true}"#.to_owned(),
         };
         assert_eq!(custom, Order::Custom(action));
+    }
+
+    #[test]
+    fn a_field_that_is_null_is_as_good_as_absent() {
+        for (given, plain) in [
+            (
+                json!({"kind": "go-to", "place": null, "placeId": null, "x": 1, "y": 2}),
+                json!({"kind": "go-to", "x": 1, "y": 2}),
+            ),
+            (
+                json!({"kind": "go-to", "place": "카페", "x": null, "y": null, "floor": null}),
+                json!({"kind": "go-to", "place": "카페"}),
+            ),
+            (
+                json!({"kind": "go-to", "placeId": null}),
+                json!({"kind": "go-to"}),
+            ),
+            (
+                json!({"kind": "custom", "name": "lid", "arguments": null, "expiresIn": null}),
+                json!({"kind": "custom", "name": "lid"}),
+            ),
+            (json!({"kind": null}), json!({})),
+        ] {
+            assert_eq!(read(given.clone()), read(plain), "{given}");
+        }
     }
 
     #[test]

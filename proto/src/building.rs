@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use crate::id::Revision;
 use crate::live::Pose;
+use crate::names::MAX_ALIASES;
 use crate::time::WallClock;
 use crate::wire;
 
@@ -26,8 +27,6 @@ pub const MAX_BUILDING_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_PLACES: usize = 20_000;
 /// The most events of a building.
 pub const MAX_EVENTS: usize = 20_000;
-/// The most other names of one place.
-pub const MAX_ALIASES: usize = 64;
 /// How much of the content is sent in one part: a second of a link of 64 kbit/s, which is what a
 /// command may have to wait behind.
 pub const PART_BYTES: usize = 8 * 1024;
@@ -367,7 +366,7 @@ mod tests {
             ..place(1)
         };
         let refused = Shared::new(&[named], &[]).unwrap_err().to_string();
-        assert!(refused.contains("65 aliases"), "{refused}");
+        assert!(refused.contains("33 aliases"), "{refused}");
         let named = Itself {
             name: "x".repeat(PART_BYTES),
             ..robot(7)

@@ -36,7 +36,8 @@ use self::sound::Sound;
 pub const CONSIDERED: usize = 200;
 /// The longest name of anything, in characters. An order that carries it must stay small.
 pub const MAX_NAME_CHARS: usize = 255;
-/// How many aliases a place may have: every search looks at each of them.
+/// How many aliases a place may have, in the catalog and on the wire: every search looks at each of
+/// them.
 pub const MAX_ALIASES: usize = 32;
 /// Names whose distances differ by no more than this are about equally alike.
 const ABOUT_EQUAL: u32 = 1;
@@ -192,7 +193,8 @@ pub struct Inexact {
     pub name: String,
 }
 
-/// Finds what a name means. See the module's documentation.
+/// Finds what a name means. See the module's documentation. It reads the names anew and keeps none,
+/// so it takes little memory however many there are.
 #[must_use]
 pub fn find<'a, T: Copy>(asked: &Asked, offered: &[Named<'a, T>]) -> Option<Match<'a, T>> {
     let exactly = |named: &&Named<'a, T>| asked.is(named.name);
@@ -201,50 +203,33 @@ pub fn find<'a, T: Copy>(asked: &Asked, offered: &[Named<'a, T>]) -> Option<Matc
         return answer(Likeness::Exact, found);
     }
     let plain = Plain::of(asked.as_str());
-    let read: Vec<Read<'a, '_, T>> = offered.iter().map(Read::new).collect();
-    let is_loosely = |name: &Option<Plain>| name.is_some() && *name == plain;
-    let found = those(&read, |read| is_loosely(&read.name));
+    let is_loosely = |name: &str| plain.is_some() && Plain::of(name) == plain;
+    let found = those(offered, |named| is_loosely(named.name));
     if !found.is_empty() {
         return answer(Likeness::Loose, found);
     }
-    let found = those(&read, |read| {
-        read.of.aliases.iter().any(|name| asked.is(name))
+    let found = those(offered, |named| {
+        named.aliases.iter().any(|name| asked.is(name))
     });
     if !found.is_empty() {
         return answer(Likeness::Alias, found);
     }
-    let found = those(&read, |read| read.aliases.iter().any(is_loosely));
+    let found = those(offered, |named| {
+        named.aliases.iter().any(|name| is_loosely(name))
+    });
     if !found.is_empty() {
         return answer(Likeness::Alias, found);
     }
-    let nearest = by_sound(&Sound::of(&plain?), &read)?;
-    let found = those(&read, |read| read.of.name == nearest);
+    let nearest = by_sound(&Sound::of(&plain?), offered)?;
+    let found = those(offered, |named| named.name == nearest);
     answer(Likeness::Sound, found)
 }
 
 fn those<'a, 'o, T>(
-    read: &[Read<'a, 'o, T>],
-    fits: impl Fn(&Read<'a, 'o, T>) -> bool,
+    offered: &'o [Named<'a, T>],
+    fits: impl Fn(&Named<'a, T>) -> bool,
 ) -> Vec<&'o Named<'a, T>> {
-    let fitting = read.iter().filter(|read| fits(read));
-    fitting.map(|read| read.of).collect()
-}
-
-/// A thing with its names as plain text.
-struct Read<'a, 'o, T> {
-    of: &'o Named<'a, T>,
-    name: Option<Plain>,
-    aliases: Vec<Option<Plain>>,
-}
-
-impl<'a, 'o, T> Read<'a, 'o, T> {
-    fn new(of: &'o Named<'a, T>) -> Self {
-        Self {
-            of,
-            name: Plain::of(of.name),
-            aliases: of.aliases.iter().map(|alias| Plain::of(alias)).collect(),
-        }
-    }
+    offered.iter().filter(|named| fits(named)).collect()
 }
 
 /// What is near of what was found, or else all of it.
@@ -268,17 +253,18 @@ fn answer<'a, T: Copy>(likeness: Likeness, found: Vec<&Named<'a, T>>) -> Option<
 
 /// The one name that sounds most like what was asked for. A name that is about as near keeps it from
 /// being the answer, even where that name alone would have been too far away.
-fn by_sound<'a, T>(asked: &Sound, offered: &[Read<'a, '_, T>]) -> Option<&'a str> {
+fn by_sound<'a, T>(asked: &Sound, offered: &[Named<'a, T>]) -> Option<&'a str> {
     // By name: how far away, and whether that is too far.
     let mut near: BTreeMap<&'a str, (u32, bool)> = BTreeMap::new();
-    for read in offered {
-        for plain in std::iter::once(&read.name).chain(&read.aliases).flatten() {
-            let sound = Sound::of(plain);
+    for named in offered {
+        let names = std::iter::once(named.name).chain(named.aliases.iter().map(String::as_str));
+        for plain in names.filter_map(Plain::of) {
+            let sound = Sound::of(&plain);
             let Some(distance) = asked.distance(&sound) else {
                 continue;
             };
             let this = (distance, distance > asked.limit(&sound));
-            let nearest = near.entry(read.of.name).or_insert(this);
+            let nearest = near.entry(named.name).or_insert(this);
             *nearest = this.min(*nearest);
         }
     }

@@ -7,8 +7,9 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::Serializer;
 
-use crate::building::{Event, MAX_ALIASES, MAX_EVENTS, MAX_PART_BYTES, MAX_PLACES, Place};
+use crate::building::{Event, MAX_EVENTS, MAX_PART_BYTES, MAX_PLACES, Place};
 use crate::down::{Command, MAX_COMMANDS};
+use crate::names::MAX_ALIASES;
 use crate::up::{Item, MAX_BATCH_ITEMS, MAX_RECORD_BYTES};
 
 pub(crate) fn items<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Item>, D::Error> {

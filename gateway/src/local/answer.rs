@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::events;
 use crate::board_commands;
+use crate::building::CacheError;
 use crate::spool::SpoolError;
 
 /// After how many seconds a refused program should try again.
@@ -61,6 +62,8 @@ pub(super) enum Refusal {
     Spool(#[from] SpoolError),
     #[error("the answer cannot be written: {0}")]
     Internal(#[from] serde_json::Error),
+    #[error(transparent)]
+    Building(#[from] CacheError),
 }
 
 impl Refusal {
@@ -76,7 +79,7 @@ impl Refusal {
             Self::OtherFloor(_) | Self::Command(Command::KeyTaken(_)) => StatusCode::CONFLICT,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Host(_) | Self::Origin => StatusCode::FORBIDDEN,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal(_) | Self::Building(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NoBuilding
             | Self::Busy
             | Self::Spool(_)
@@ -109,7 +112,9 @@ impl Refusal {
             Self::Command(Command::NotRecorded { .. }) => "not_recorded",
             Self::Spool(_) | Self::Command(Command::Spool(_)) => "store_away",
             Self::Command(Command::Stopping) => "stopping",
-            Self::Internal(_) | Self::Command(Command::NoRandomness(_)) => "internal",
+            Self::Internal(_) | Self::Building(_) | Self::Command(Command::NoRandomness(_)) => {
+                "internal"
+            }
         }
     }
 

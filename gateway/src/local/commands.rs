@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use brrbrr_proto::api::{CommandView, MAX_KEY_BYTES, Submission, Task, fits};
-use brrbrr_proto::building::Place;
+use brrbrr_proto::building::{Building, Place};
 use brrbrr_proto::down::{GoTo, Order};
 use brrbrr_proto::id::CommandId;
 use brrbrr_proto::live::Pose;
@@ -22,14 +22,19 @@ use super::query::parameter;
 use super::routes::Services;
 use super::view::{self, Shown};
 use crate::board_commands::Wish;
-use crate::spool::{ENDED_COMMANDS_KEPT, KeptCommand};
+use crate::spool::KeptCommand;
 
 /// Who asks, for the relay's ledger.
 const ACTOR: &str = "board";
 /// How many commands are listed where the caller does not say.
 const LIMIT: usize = 100;
-/// The most commands in one answer.
-const MAX_LIMIT: usize = 1000;
+/// The most commands in one answer. A board remembers few.
+const MAX_LIMIT: usize = 200;
+/// No more commands are added to an answer that has so many bytes: one command may have 16 KiB, and
+/// several callers hold such answers.
+const PAGE_BYTES: usize = 256 * 1024;
+/// How many commands are read at a time. The thread that reads them also makes records durable.
+const READ_AT_ONCE: usize = 16;
 /// How long a caller waits for a command's end where it does not say.
 const WAIT: Duration = Duration::from_secs(30);
 /// How long it may wait.
@@ -98,7 +103,7 @@ async fn submit(request: Request<Incoming>, services: &Services) -> Result<Answe
     let body = events::read(request.into_body()).await?;
     let body = serde_json::from_slice(&body).map_err(Refusal::BadJson)?;
     let submission = Submission::read(body)?;
-    let order = order_for(submission.task, services)?;
+    let order = order_for(submission.task, services).await?;
     fits(&order)?;
     let wish = Wish {
         order,
@@ -121,53 +126,70 @@ async fn submit(request: Request<Incoming>, services: &Services) -> Result<Answe
 }
 
 /// The order that a task means in this building.
-fn order_for(task: Task, services: &Services) -> Result<Order, Refusal> {
-    let kept = services.building.kept();
-    let floor = kept
-        .as_ref()
-        .map_or(services.enrolled.1, |kept| kept.building.robot.floor);
-    let other_floor = |goal: String, its: i32| {
-        let reason = format!("{goal} is on floor {its}, and this robot serves floor {floor}");
-        Err(Refusal::OtherFloor(reason))
-    };
+async fn order_for(task: Task, services: &Services) -> Result<Order, Refusal> {
     match task {
         Task::Place(name) => {
-            let building = kept.ok_or(Refusal::NoBuilding)?.building;
-            // The relay's ears cannot tell the two apart, so it takes a `+` for a space here too.
-            let asked = Asked::new(&name.replace('+', " "));
-            match find_place(&building.places, floor, &asked) {
-                Found::Here(place) => Ok(go_to(place)),
-                Found::Elsewhere(places) => match places.first() {
-                    Some(place) => other_floor(format!("place {name:?}"), place.floor),
-                    None => Err(Refusal::Missing(format!("place {name:?}"))),
-                },
-                Found::Nothing => Err(Refusal::Missing(format!("place {name:?}"))),
-            }
+            let found = services
+                .building
+                .look(move |building| go_to_named(&name, building));
+            found.await?.ok_or(Refusal::NoBuilding)?
         }
         Task::PlaceId(id) => {
-            let building = kept.ok_or(Refusal::NoBuilding)?.building;
-            let place = building.places.iter().find(|place| place.id == id);
-            let place = place.ok_or_else(|| Refusal::Missing(format!("place {id}")))?;
-            if place.floor != floor {
-                return other_floor(format!("place {id}"), place.floor);
-            }
-            Ok(go_to(place))
+            let found = services
+                .building
+                .look(move |building| go_to_numbered(id, building));
+            found.await?.ok_or(Refusal::NoBuilding)?
         }
-        Task::Order(order) => match &order {
-            Order::GoTo(goal) if goal.floor.is_some_and(|its| its != floor) => {
-                other_floor("the goal".to_owned(), goal.floor.unwrap_or(floor))
+        Task::Order(order) => {
+            let kept = services.building.kept();
+            let floor = kept.map_or(services.enrolled.1, |kept| kept.building.robot.floor);
+            match &order {
+                Order::GoTo(goal) if goal.floor.is_some_and(|its| its != floor) => {
+                    let its = goal.floor.unwrap_or(floor);
+                    Err(other_floor("the goal", its, floor))
+                }
+                Order::GoTo(_)
+                | Order::Stop
+                | Order::Pause
+                | Order::Resume
+                | Order::Dock
+                | Order::Say(_)
+                | Order::Custom(_)
+                | Order::Cancel(_)
+                | Order::Withdrawn => Ok(order),
             }
-            Order::GoTo(_)
-            | Order::Stop
-            | Order::Pause
-            | Order::Resume
-            | Order::Dock
-            | Order::Say(_)
-            | Order::Custom(_)
-            | Order::Cancel(_)
-            | Order::Withdrawn => Ok(order),
-        },
+        }
     }
+}
+
+fn go_to_named(name: &str, building: &Building) -> Result<Order, Refusal> {
+    let floor = building.robot.floor;
+    // The relay's ears cannot tell the two apart, so it takes a `+` for a space here too.
+    let asked = Asked::new(&name.replace('+', " "));
+    match find_place(&building.places, floor, &asked) {
+        Found::Here(place) => Ok(go_to(place)),
+        Found::Elsewhere(places) => Err(match places.first() {
+            Some(place) => other_floor(&format!("place {name:?}"), place.floor, floor),
+            None => Refusal::Missing(format!("place {name:?}")),
+        }),
+        Found::Nothing => Err(Refusal::Missing(format!("place {name:?}"))),
+    }
+}
+
+fn go_to_numbered(id: i64, building: &Building) -> Result<Order, Refusal> {
+    let floor = building.robot.floor;
+    let place = building.places.iter().find(|place| place.id == id);
+    let place = place.ok_or_else(|| Refusal::Missing(format!("place {id}")))?;
+    if place.floor == floor {
+        Ok(go_to(place))
+    } else {
+        Err(other_floor(&format!("place {id}"), place.floor, floor))
+    }
+}
+
+fn other_floor(goal: &str, its: i32, floor: i32) -> Refusal {
+    let reason = format!("{goal} is on floor {its}, and this robot serves floor {floor}");
+    Refusal::OtherFloor(reason)
 }
 
 fn go_to(place: &Place) -> Order {
@@ -183,7 +205,7 @@ fn go_to(place: &Place) -> Order {
 }
 
 /// A page of commands.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Commands {
     commands: Vec<CommandView>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -195,32 +217,39 @@ async fn list(request: &Request<Incoming>, services: &Services) -> Result<Answer
     let limit = limit(query)?;
     let after = after(query, services).await?;
     let states = states(query)?;
-    // One more tells whether there is another page.
-    let mut kept = match states.as_deref() {
-        None => services.commands.list(limit + 1, after, None).await?,
-        Some([Shown::Here(state)]) => {
-            let state = Some(*state);
-            services.commands.list(limit + 1, after, state).await?
-        }
-        Some(states) => {
-            // Rarely asked for, and a board remembers few.
-            let all = usize::try_from(ENDED_COMMANDS_KEPT).unwrap_or(MAX_LIMIT) * 2;
-            let mut kept = services.commands.list(all, after, None).await?;
-            kept.retain(|kept| states.contains(&Shown::Here(kept.stored.progress)));
-            kept
-        }
+    json(StatusCode::OK, &page(limit, after, states, services).await?)
+}
+
+/// Reads on until the page is full, or until there are no more commands.
+async fn page(
+    limit: usize,
+    mut after: Option<CommandId>,
+    states: Option<Vec<Shown>>,
+    services: &Services,
+) -> Result<Commands, Refusal> {
+    let is_wanted = |kept: &KeptCommand| {
+        let state = Shown::Here(kept.stored.progress);
+        states.as_ref().is_none_or(|states| states.contains(&state))
     };
-    let has_more = kept.len() > limit;
-    kept.truncate(limit);
-    let last = kept.last().filter(|_| has_more);
-    let page = Commands {
-        next: last.map(|last| last.id().to_string()),
-        commands: kept
-            .iter()
-            .map(|kept| shown(kept, false, services))
-            .collect(),
-    };
-    json(StatusCode::OK, &page)
+    let mut page = Commands::default();
+    let mut bytes = 0;
+    loop {
+        let read = services.commands.list(READ_AT_ONCE, after, None).await?;
+        after = read.last().map(KeptCommand::id);
+        let is_last = read.len() < READ_AT_ONCE;
+        for kept in read.into_iter().filter(is_wanted) {
+            if page.commands.len() == limit || bytes > PAGE_BYTES {
+                page.next = page.commands.last().map(|last| last.id.clone());
+                return Ok(page);
+            }
+            let view = shown(&kept, false, services);
+            bytes += serde_json::to_vec(&view)?.len();
+            page.commands.push(view);
+        }
+        if is_last {
+            return Ok(page);
+        }
+    }
 }
 
 async fn cancel(id: CommandId, services: &Services) -> Result<Answer, Refusal> {
@@ -259,7 +288,7 @@ fn limit(query: Option<&str>) -> Result<usize, Refusal> {
     };
     let limit = limit.parse().ok();
     let limit = limit.filter(|limit| (1..=MAX_LIMIT).contains(limit));
-    limit.ok_or_else(|| invalid("limit", "must be a number from 1 to 1000"))
+    limit.ok_or_else(|| invalid("limit", "must be a number from 1 to 200"))
 }
 
 async fn after(query: Option<&str>, services: &Services) -> Result<Option<CommandId>, Refusal> {

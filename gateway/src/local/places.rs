@@ -1,6 +1,5 @@
 //! The building by name, and the robot itself: the relay's records in the relay's words.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use brrbrr_proto::building::{Building, Event, Place};
@@ -94,26 +93,35 @@ struct SearchView<'a> {
     inexact: Option<Inexact>,
 }
 
-pub(super) fn list(services: &Services) -> Result<Answer, Refusal> {
-    let building = building(services)?;
-    let places: Vec<_> = building.places.iter().map(PlaceView::from).collect();
-    json(StatusCode::OK, &places)
+pub(super) async fn list(services: &Services) -> Result<Answer, Refusal> {
+    let listed = services.building.look(|building| {
+        let places: Vec<_> = building.places.iter().map(PlaceView::from).collect();
+        json(StatusCode::OK, &places)
+    });
+    listed.await?.ok_or(Refusal::NoBuilding)?
 }
 
-pub(super) fn events(services: &Services) -> Result<Answer, Refusal> {
-    let building = building(services)?;
-    let events = building.events.iter();
-    let events: Vec<_> = events.map(|event| EventView::new(event, None)).collect();
-    json(StatusCode::OK, &events)
+pub(super) async fn events(services: &Services) -> Result<Answer, Refusal> {
+    let listed = services.building.look(|building| {
+        let events = building.events.iter();
+        let events: Vec<_> = events.map(|event| EventView::new(event, None)).collect();
+        json(StatusCode::OK, &events)
+    });
+    listed.await?.ok_or(Refusal::NoBuilding)?
 }
 
 /// What a name means here. The robot stays where it is.
-pub(super) fn search(request: &Request<Incoming>, services: &Services) -> Result<Answer, Refusal> {
+pub(super) async fn search(
+    request: &Request<Incoming>,
+    services: &Services,
+) -> Result<Answer, Refusal> {
     let name = parameter(request.uri().query(), "name")?;
     let name = name.ok_or(invalid("name", "is missing"))?;
-    let building = building(services)?;
     let asked = Asked::new(&name.replace('+', " "));
-    json(StatusCode::OK, &find_anything(&building, &asked))
+    let found = services
+        .building
+        .look(move |building| json(StatusCode::OK, &find_anything(building, &asked)));
+    found.await?.ok_or(Refusal::NoBuilding)?
 }
 
 /// Either.
@@ -202,11 +210,6 @@ pub(super) fn find_place<'a>(places: &'a [Place], floor: i32, asked: &Asked) -> 
 fn place_of<'a>(event: &Event, building: &'a Building) -> Option<&'a Place> {
     let is_it = |place: &&Place| place.floor == event.floor && place.name == event.place;
     building.places.iter().find(is_it)
-}
-
-fn building(services: &Services) -> Result<Arc<Building>, Refusal> {
-    let kept = services.building.kept().ok_or(Refusal::NoBuilding)?;
-    Ok(kept.building)
 }
 
 #[derive(Serialize)]

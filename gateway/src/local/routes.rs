@@ -120,9 +120,9 @@ async fn api(
         }
         ["robots" | "places" | "events" | "searchs"] if !is_get => Err(Refusal::Method("GET")),
         ["robots"] => places::robots(services),
-        ["places"] => places::list(services),
-        ["events"] => places::events(services),
-        ["searchs"] => places::search(&request, services),
+        ["places"] => places::list(services).await,
+        ["events"] => places::events(services).await,
+        ["searchs"] => places::search(&request, services).await,
         _ => Err(Refusal::NoRoute),
     }
 }

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::guard::Guard;
 use super::listen::{Extra, Listening};
+use super::patience::Patient;
 use super::routes::{self, Services};
 
 /// Connections at a time on each socket: a person, a collector or two, and the programs on the
@@ -21,6 +22,8 @@ use super::routes::{self, Services};
 pub(super) const CONNECTIONS: usize = 128;
 /// How long a connection may wait for its next request's head.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// How long one answer may take to be written: the longest has a few megabytes.
+const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// How long to wait where no connection can be accepted, as for want of file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -117,6 +120,7 @@ async fn converse<S>(
     let service = service_fn(|request| async {
         Ok::<_, Infallible>(routes::answer(request, &guard, &services).await)
     });
+    let stream = Patient::new(stream, WRITE_LIMIT);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE_LIMIT)

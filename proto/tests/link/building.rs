@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use brrbrr_proto::building::{Building, MAX_BUILDING_BYTES, MAX_PART_BYTES, PART_BYTES, Shared};
+use brrbrr_proto::building::{
+    Building, MAX_BUILDING_BYTES, MAX_PART_BYTES, Offer, PART_BYTES, Shared,
+};
 use brrbrr_proto::down::{Down, NoBuilding, Part};
 use brrbrr_proto::id::{ConnectionId, Revision, SessionId};
 use brrbrr_proto::link::Gateway;
@@ -315,6 +317,55 @@ fn a_relay_that_cannot_send_it_says_why_and_what_is_known_stays() {
     let refused = BuildingNews::Refused("too many places".to_owned());
     assert_eq!(alone.news, [refused]);
     assert_eq!(alone.wait_for_question().have, Some(Revision(9)));
+}
+
+#[test]
+fn a_building_that_cannot_be_used_is_never_called_the_newest_nor_fetched_again() {
+    let shared = Shared::new(&places(1000), &[]).expect("fits");
+    let robot = itself(7);
+    let offer = shared.of(&robot).expect("fits");
+    let mut alone = Alone::open(None);
+    alone.gateway.know_building(Revision(9));
+    let hear = |alone: &mut Alone, offer: &Offer<'_>| {
+        let asked = alone.wait_for_question();
+        let answer = BuildingAnswer::of(offer, asked.have, Some(asked.part));
+        let BuildingAnswer::Part {
+            revision,
+            part,
+            parts,
+            bytes,
+        } = answer
+        else {
+            panic!("no part for {asked:?}");
+        };
+        alone.hear(revision, part, parts, bytes);
+        asked
+    };
+    while alone.news.is_empty() {
+        hear(&mut alone, &offer);
+    }
+    alone.news.clear();
+    alone
+        .gateway
+        .reject_building(offer.revision(), Some(Revision(9)));
+    for _ in 0..5 {
+        let before = alone.now;
+        let asked = hear(&mut alone, &offer);
+        assert_eq!((asked.have, asked.part), (Some(Revision(9)), 0));
+        assert!(alone.now.since(before) > 200 * SECOND);
+    }
+    assert_eq!(alone.news, []);
+
+    // The next one is taken.
+    let shared = Shared::new(&places(1), &[]).expect("fits");
+    let offer = shared.of(&robot).expect("fits");
+    while alone.news.is_empty() {
+        hear(&mut alone, &offer);
+    }
+    let [BuildingNews::Whole(revision, _)] = alone.news.as_slice() else {
+        panic!("{:?}", alone.news);
+    };
+    assert_eq!(*revision, offer.revision());
 }
 
 #[test]

@@ -322,7 +322,7 @@ impl Pair {
                 let building = Building::decode(revision, &content);
                 self.building = Some((revision, building.expect("belongs to its revision")));
             }
-            FromGateway::Building(BuildingNews::Newest) => self.confirmed += 1,
+            FromGateway::Building(BuildingNews::Newest(_)) => self.confirmed += 1,
             FromGateway::Building(BuildingNews::Refused(reason)) => panic!("refused: {reason}"),
             FromGateway::Reconnect => self.reconnects += 1,
             FromGateway::Opened(session, _) => self.session = Some(session),

@@ -35,8 +35,8 @@ pub enum BuildingNews {
     /// A new one. The bytes belong to the revision; see
     /// [`Building::decode`](crate::building::Building::decode).
     Whole(Revision, Vec<u8>),
-    /// What the gateway has is the newest.
-    Newest,
+    /// What the gateway has is the newest: this revision.
+    Newest(Revision),
     /// There is one that the gateway cannot have, and why. What it has stays good.
     Refused(String),
 }
@@ -45,6 +45,8 @@ pub enum BuildingNews {
 #[derive(Debug)]
 pub(super) struct Fetch {
     have: Option<Revision>,
+    /// One that the driver could not use. Another relay software may send it again and again.
+    unusable: Option<Revision>,
     partial: Option<Partial>,
     asking: Asking,
     wait: Duration,
@@ -72,6 +74,7 @@ impl Fetch {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             have: None,
+            unusable: None,
             partial: None,
             asking: due(Uptime::default()),
             wait: ANSWER_WAIT.0,
@@ -118,7 +121,13 @@ impl Fetch {
         if self.have == Some(part.revision) {
             self.partial = None;
             self.rest(now);
-            return Some(BuildingNews::Newest);
+            return Some(BuildingNews::Newest(part.revision));
+        }
+        if self.unusable == Some(part.revision) {
+            // What the driver said of it still holds, so its other parts are not worth the way.
+            self.partial = None;
+            self.rest(now);
+            return None;
         }
         if part.parts == 0 {
             self.handle_newer(part.revision, now);
@@ -219,6 +228,13 @@ impl Gateway {
     /// The driver has the building of this revision already.
     pub const fn know_building(&mut self, revision: Revision) {
         self.building.have = Some(revision);
+    }
+
+    /// The driver cannot use the building of this revision, and goes on with the one that it kept, if
+    /// there is one. It is not fetched again in this gateway's life.
+    pub const fn reject_building(&mut self, unusable: Revision, kept: Option<Revision>) {
+        self.building.have = kept;
+        self.building.unusable = Some(unusable);
     }
 
     /// Asks for the building where it is time to.
