@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use crate::down::MAX_COMMANDS;
 use crate::up::MAX_BATCH_ITEMS;
 
 pub mod gateway;
@@ -24,8 +25,12 @@ pub use relay::Relay;
 pub const BATCH_BYTES: usize = 96 * 1024;
 /// The most items in one batch.
 pub const BATCH_ITEMS: usize = MAX_BATCH_ITEMS;
-/// The most commands in one frame.
-pub const COMMANDS_PER_FRAME: usize = 8;
+/// The most commands in one frame. After an absence, what stops or replaces a motion should come in
+/// one frame with it.
+pub const COMMANDS_PER_FRAME: usize = MAX_COMMANDS;
+/// The most bytes of orders in one frame, so that it fits well with all that is said of them. There is
+/// at least one command, so it can be as large as the largest order.
+pub const COMMANDS_BYTES: usize = 128 * 1024;
 /// How long a relay waits for a gateway to store commands before it sends them again.
 pub const COMMANDS_TIMEOUT: Duration = Duration::from_secs(5);
 /// A side that has heard nothing for this many beat intervals takes the other for gone.

@@ -65,6 +65,24 @@ pub struct Status {
 }
 
 impl Status {
+    /// Without numbers that are none. They cross the wire, and nothing can be done with them.
+    #[must_use]
+    pub fn finite(self) -> Self {
+        let is_finite = |number: &f64| number.is_finite();
+        let pose = self
+            .pose
+            .filter(|pose| pose.x.is_finite() && pose.y.is_finite());
+        Self {
+            pose: pose.map(|pose| Pose {
+                theta: pose.theta.filter(is_finite),
+                ..pose
+            }),
+            battery: self.battery.filter(is_finite),
+            speed: self.speed.filter(is_finite),
+            ..self
+        }
+    }
+
     /// Takes over every field that `newer` knows.
     pub fn absorb(&mut self, newer: &Self) {
         let Self {

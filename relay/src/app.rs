@@ -18,6 +18,7 @@ use crate::broker::{self, Authenticate, BrokerConfig, Credentials, Limits, Refus
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::catalog::{Catalog, CatalogError};
 use crate::changes::Changes;
+use crate::clock;
 use crate::config::{Config, TlsFiles};
 use crate::data_dir::Listening;
 use crate::endings::Endings;
@@ -51,6 +52,8 @@ pub async fn run(
     let catalog: Arc<dyn Catalog> = Arc::new(SqliteCatalog::open(&config.data.catalog())?);
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&config.data.journal())?);
     let live: Arc<dyn Live> = Arc::new(MemoryLive::open(&config.data.live())?);
+
+    start_calendar(&*catalog, &*live).await?;
 
     let http_listener = bind("HTTP", config.http).await?;
     let mqtt_listener = bind("MQTT", config.mqtt).await?;
@@ -142,6 +145,15 @@ pub async fn run(
     stop.send_replace(true);
     drop(lock);
     failure.map_or(Ok(()), Err)
+}
+
+/// To be called before anything reads the calendar.
+async fn start_calendar(catalog: &dyn Catalog, live: &dyn Live) -> anyhow::Result<()> {
+    let known = live.alive().await?.max(catalog.newest_submission().await?);
+    if let Some(known) = known {
+        clock::not_before(known);
+    }
+    Ok(())
 }
 
 /// Tells a task to end and waits until it has, if it has not ended by itself.

@@ -22,7 +22,7 @@ use thiserror::Error;
 
 pub use command::{
     Advance, Cancellation, Change, CommandState, DownStream, LedgerEntry, LedgerUpdate, NewCommand,
-    Page, Transition,
+    Page, Submitted, Transition,
 };
 
 /// Why the catalog did not do what it was asked.
@@ -179,8 +179,16 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// Enters a command at the end of the robot's down stream. `offered` says that the robot is in
     /// contact, so that its board may have the command from now on. Returns the earlier entry where
     /// the idempotency key is known; [`CatalogError::Conflict`] where that is another order.
-    /// [`CatalogError::Full`] where [`NewCommand::room`] is used up.
-    async fn submit(&self, command: NewCommand, offered: bool) -> Result<LedgerEntry>;
+    /// [`CatalogError::Full`] where [`NewCommand::room`] is used up. A stop and a newer motion end, in
+    /// the same transaction, the robot's motions that were never offered: none of them may start
+    /// after the stop or the newer motion has itself run out of time.
+    async fn accept(&self, command: NewCommand, offered: bool) -> Result<Submitted>;
+    /// As [`Catalog::accept`], for whoever tells nobody of what that ended.
+    async fn submit(&self, command: NewCommand, offered: bool) -> Result<LedgerEntry> {
+        Ok(self.accept(command, offered).await?.entry)
+    }
+    /// The robot's command with this idempotency key.
+    async fn with_key(&self, robot: RobotId, key: &str) -> Result<Option<LedgerEntry>>;
     /// One command and all its transitions, oldest first.
     async fn command(&self, id: CommandId) -> Result<(LedgerEntry, Vec<Transition>)>;
     /// The robot's commands, newest first. [`CatalogError::Missing`] where `page.after` is none of
@@ -194,12 +202,21 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
         };
         self.commands(robot, page).await
     }
-    /// The commands of the robot's down stream from a position on, at most `limit`, to be sent.
+    /// The commands of the robot's down stream from a position on, to be sent: at most `limit`, and as
+    /// many as [`COMMANDS_BYTES`](brrbrr_proto::link::COMMANDS_BYTES) allow but at least one.
     /// Those that have not ended are marked as offered, durably before this returns. Changes nothing
     /// where all of them are, which is so when the robot was in contact at submission.
     async fn offer(&self, robot: RobotId, from: Seq, limit: usize) -> Result<Vec<LedgerEntry>>;
-    /// Marks commands as sent that were queued, from `from` up to but not including `to`.
-    async fn mark_sent(&self, robot: RobotId, from: Seq, to: Seq, at: Timestamp) -> Result<()>;
+    /// Marks commands as sent that were queued, from `from` up to but not including `to`, where those
+    /// are positions in the down stream's present epoch.
+    async fn mark_sent(
+        &self,
+        robot: RobotId,
+        epoch: Epoch,
+        from: Seq,
+        to: Seq,
+        at: Timestamp,
+    ) -> Result<()>;
     /// Cancels a command: at once if it was never offered, and else by entering `cancel` as a
     /// cancellation of it, unless one is under way. `offered` is as at [`Catalog::submit`]. What happens is decided and done in one
     /// transaction.
@@ -212,6 +229,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// Ends commands that were never offered and whose time has passed, at most `limit`. Returns
     /// them. Commands that were offered are the robot's to end.
     async fn expire(&self, now: Timestamp, limit: usize) -> Result<Vec<LedgerEntry>>;
+    /// When this ledger's own newest command was accepted.
+    async fn newest_submission(&self) -> Result<Option<Timestamp>>;
     /// When the time of the next command that was never offered passes.
     async fn next_expiry(&self) -> Result<Option<Timestamp>>;
 

@@ -7,6 +7,7 @@ use brrbrr_proto::down::{GoTo, Order};
 use brrbrr_proto::live::Pose;
 use jiff::Timestamp;
 
+pub use crate::catalog::command::HOME;
 use crate::catalog::{CommandState, LedgerEntry, NewCommand, Place, Robot};
 use crate::journal::{TripEntry, TripStep};
 use crate::live::{Guidance, Phase};
@@ -18,10 +19,11 @@ pub mod view;
 /// How long an order may still be started. A guest who waits longer has gone or has asked again.
 pub const ORDER_LIFETIME: Duration = Duration::from_secs(60);
 
+/// Among how many of a robot's newest commands the newest that moves or stops it is looked for.
+pub const RECENT: usize = 32;
+
 /// The actor of what a guest asks through a voice capsule or a page.
 pub const VOICE: &str = "voice";
-/// The actor of a robot's way home, which is nobody's trip.
-pub const HOME: &str = "home";
 /// The actor of what somebody with the robot's code asks for by a command.
 pub const GUEST: &str = "guest";
 /// The actor of what an admin asks for by a command.
@@ -181,6 +183,7 @@ mod tests {
             offered: false,
             progress: None,
             cancelling: false,
+            outdone: false,
         }
     }
 

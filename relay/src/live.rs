@@ -220,6 +220,9 @@ pub trait Live: Send + Sync + std::fmt::Debug {
     /// Moves a trip to another phase, if `trip` is still the robot's trip. Returns whether it was.
     async fn advance(&self, robot: RobotId, trip: CommandId, phase: Phase) -> Result<bool>;
 
+    /// Shows that the robot was stopped. A trip that has ended stays as it ended.
+    async fn stop_trip(&self, robot: RobotId) -> Result<()>;
+
     /// Takes over what the live lane shows, and when the robot said it. See [`Heard::show`].
     async fn hear(&self, robot: RobotId, status: Status, said: PerField<Timestamp>) -> Result<()>;
     /// Takes over what records tell, oldest first, and when they were made. See [`Heard::remember`].
@@ -242,6 +245,8 @@ pub trait Live: Send + Sync + std::fmt::Debug {
     /// The relay is alive at this moment, and robots were last heard at these. Only the first is
     /// durable: after a restart, whoever was in contact has been out of it since then.
     async fn keep_alive(&self, at: Timestamp, heard: Vec<(RobotId, Timestamp)>) -> Result<()>;
+    /// When a relay was last known to be alive.
+    async fn alive(&self) -> Result<Option<Timestamp>>;
 
     /// Forgets everything about a robot.
     async fn forget(&self, robot: RobotId) -> Result<()>;

@@ -30,8 +30,6 @@ use crate::session::metrics::{LinkMetrics, StepLabel};
 const LAZY_RECORDS: u64 = 10_000;
 /// How many records are read from the journal at a time when catching up.
 const CATCH_UP: usize = 1_000;
-/// Among how many of a robot's newest commands the newest that moves or stops it is looked for.
-const RECENT: usize = 32;
 
 /// Why records were not applied. They are in the journal and will be applied later.
 #[derive(Debug, Error)]
@@ -198,7 +196,7 @@ impl Projection {
         let at = || received.time(record.stamp).corrected;
         match &record.event {
             Event::Changed(status) | Event::Telemetry(status) => {
-                effects.statuses.push((status.clone(), at()));
+                effects.statuses.push((status.clone().finite(), at()));
             }
             Event::Arrived(arrived) => {
                 if let Some(command) = arrived.command {
@@ -221,7 +219,7 @@ impl Projection {
                 let merged = Merged::new(received, thinned, record.stamp);
                 let before = effects.merged;
                 effects.merged = Some(before.map_or(merged, |before| before.join(merged)));
-                effects.statuses.push((thinned.last.clone(), at()));
+                effects.statuses.push((thinned.last.clone().finite(), at()));
             }
             Event::Alarm(alarm) => {
                 let Alarm { code, severity, .. } = alarm;
@@ -359,7 +357,7 @@ impl Projection {
         let mut shown = None;
         // The second look finds what was ordered during the first.
         for _ in 0..2 {
-            let recent = self.catalog.recent_commands(robot, RECENT).await?;
+            let recent = self.catalog.recent_commands(robot, guide::RECENT).await?;
             let newest = guide::newest_drive(&recent);
             let Some(newest) = newest.filter(|newest| shown != Some(newest.command.id)) else {
                 return Ok(());

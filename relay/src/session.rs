@@ -4,7 +4,7 @@
 //! One task owns the fleet. Its inputs are [`Input`]; before it reads the next one it carries out
 //! every output of the last. It never waits for storage: workers answer with [`Input::Done`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ use tracing::{debug, info, warn};
 use crate::broker::{BrokerHandle, Inbound};
 use crate::building;
 use crate::catalog::Catalog;
-use crate::clock::{Clock, sleep_until};
+use crate::clock::{self, Clock, sleep_until};
 use crate::fleet::Fleet;
 use crate::fleet::admission::{Admission, Arrival, Bounds};
 use crate::live::{Cause, Live};
-use crate::wake::Wakeups;
+use crate::wake::{Urgency, Wakeups};
 use contacts::{ALIVE_EVERY, Contacts};
 use metrics::LinkMetrics;
 use worker::{Done, DownJob, UpJob, Workers};
@@ -90,7 +90,7 @@ pub enum SessionError {
 enum Input {
     Frame(Inbound),
     Done(Done),
-    Wake(BTreeSet<RobotId>),
+    Wake(BTreeMap<RobotId, Urgency>),
     Removed(RobotId),
     Building,
     Timeout,
@@ -205,8 +205,12 @@ impl Driver {
             Input::Frame(frame) => self.handle_frame(frame),
             Input::Done(done) => self.handle_done(done),
             Input::Wake(robots) => {
-                for robot in robots {
-                    self.fleet.with(robot, now, Relay::handle_wake);
+                for (robot, urgency) in robots {
+                    let wake = match urgency {
+                        Urgency::Usual => Relay::handle_wake,
+                        Urgency::Urgent => Relay::handle_urgent_wake,
+                    };
+                    self.fleet.with(robot, now, wake);
                 }
             }
             Input::Removed(robot) => self.remove(robot),
@@ -309,7 +313,9 @@ impl Driver {
 
     fn note_alive(&self) {
         let now = self.clock.now();
-        if let Ok(at) = Timestamp::from_microsecond(now.wall.0) {
+        if let Ok(wall) = Timestamp::from_microsecond(now.wall.0) {
+            // The next start must not begin before the calendar of this one ended.
+            let at = wall.max(clock::calendar());
             self.contacts.note_alive(at, self.fleet.heard(now));
         }
     }
@@ -390,7 +396,9 @@ impl Driver {
                 Output::Load { session, from } => {
                     self.down_job(robot, DownJob::Load { session, from });
                 }
-                Output::Sent { from, to } => self.down_job(robot, DownJob::Sent { from, to }),
+                Output::Sent { epoch, from, to } => {
+                    self.down_job(robot, DownJob::Sent { epoch, from, to });
+                }
                 Output::Delivered(cursor) => self.down_job(robot, DownJob::Delivered(cursor)),
                 Output::Status(status, age, said) => {
                     self.metrics.hear_live(age);

@@ -8,6 +8,11 @@
 //! batch -> Store  -> handle_stored   -> ack
 //! wake  -> Load   -> handle_loaded   -> commands -> beat -> Delivered
 //! ```
+//! One run of commands is on the way at a time. What stops the robot does not wait for that run: all
+//! that is not known to be stored is sent again with it, and the gateway skips what it has.
+//!
+//! ```text
+//! ```
 
 mod building;
 mod clock;
@@ -95,6 +100,8 @@ pub enum Output {
     },
     /// Note in the ledger that commands were sent.
     Sent {
+        /// The incarnation of the ledger that the positions are in.
+        epoch: Epoch,
         /// The position of the first.
         from: Seq,
         /// The position after the last.
@@ -200,6 +207,8 @@ struct DownState {
     loading: bool,
     /// The ledger may hold more than was loaded.
     more: bool,
+    /// There is something in it that does not wait for the flight.
+    urgent: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -320,6 +329,7 @@ impl Relay {
                 flight: None,
                 loading: false,
                 more: true,
+                urgent: false,
             },
             building: BuildingState::default(),
         });
@@ -367,14 +377,14 @@ impl Relay {
             session.live_count = live.count;
             session.heard_at = now.uptime;
             let age = session.clock.age(live.sampled, now.uptime);
+            let status = live.status.finite();
             let said = if ages == PerField::default() {
                 // A gateway that knows no ages: as old as the status is all that can be said.
-                PerField::of(&live.status, age)
+                PerField::of(&status, age)
             } else {
                 ages.map(|before| age.saturating_add(before.duration()))
             };
-            self.outputs
-                .push_back(Output::Status(live.status, age, said));
+            self.outputs.push_back(Output::Status(status, age, said));
         }
     }
 
@@ -412,6 +422,15 @@ impl Relay {
             session.down.more = true;
         }
         self.pump();
+    }
+
+    /// The ledger has something new for the robot that must not wait until it has stored what is on the
+    /// way: it may not be able to, and takes note of a stop all the same.
+    pub fn handle_urgent_wake(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.down.urgent = true;
+        }
+        self.handle_wake();
     }
 
     /// The answer to [`Output::Load`] where the ledger could not be read just now.
@@ -458,8 +477,14 @@ impl Relay {
             commands,
         });
         let epoch = session.epoch;
+        let ledger = session.down.epoch;
         self.outputs.push_back(Output::Send(epoch, down));
-        self.outputs.push_back(Output::Sent { from, to: end });
+        self.outputs.push_back(Output::Sent {
+            epoch: ledger,
+            from,
+            to: end,
+        });
+        self.pump();
     }
 
     /// From now on the robot may have this many bytes of records unacknowledged. Never more than
@@ -599,12 +624,14 @@ impl Relay {
         }
     }
 
-    /// Asks for commands where there may be some and none are on the way.
+    /// Asks for commands where there may be some and none are on the way, or one is urgent.
     fn pump(&mut self) {
         if let Some(session) = &mut self.session {
             let down = &mut session.down;
-            if down.more && !down.loading && down.flight.is_none() {
+            let may_go = down.urgent || down.flight.is_none();
+            if down.more && !down.loading && may_go {
                 down.more = false;
+                down.urgent = false;
                 down.loading = true;
                 self.outputs.push_back(Output::Load {
                     session: session.id,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use brrbrr_proto::down::Down;
 use brrbrr_proto::id::{BootId, ConnectionId, Cursor, Epoch, HelloId, RelayId, Seq, SessionId};
 use brrbrr_proto::link::relay::{Ledger, Now, Output};
 use brrbrr_proto::link::{COMMANDS_TIMEOUT, Relay};
@@ -63,6 +64,33 @@ fn loading() -> Relay {
 fn loads(relay: &mut Relay, from: Seq) -> bool {
     let session = SESSION;
     drain_relay(relay).contains(&Output::Load { session, from })
+}
+
+#[test]
+fn what_is_urgent_goes_out_with_all_that_is_not_acknowledged() {
+    let mut relay = loading();
+    let at = now(Duration::ZERO);
+    relay.handle_loaded(SESSION, Seq::FIRST, vec![command(1)], at);
+    drain_relay(&mut relay);
+    relay.handle_wake();
+    assert!(!loads(&mut relay, Seq::FIRST), "the flight comes first");
+    relay.handle_urgent_wake();
+    assert!(loads(&mut relay, Seq::FIRST));
+    // Another stop while the ledger is read is not forgotten.
+    relay.handle_urgent_wake();
+    assert!(!loads(&mut relay, Seq::FIRST), "one at a time");
+    let run = vec![command(1), command(2)];
+    relay.handle_loaded(SESSION, Seq::FIRST, run.clone(), at);
+    let outputs = drain_relay(&mut relay);
+    let is_sent = |output: &Output| matches!(output, Output::Send(_, Down::Commands(sent)) if sent.commands == run);
+    assert!(outputs.iter().any(is_sent), "{outputs:?}");
+    let load = Output::Load {
+        session: SESSION,
+        from: Seq::FIRST,
+    };
+    assert!(outputs.contains(&load), "{outputs:?}");
+    relay.handle_loaded(SESSION, Seq::FIRST, run, at);
+    assert!(!loads(&mut relay, Seq::FIRST), "and then it waits");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use brrbrr_proto::down::{Action, Command, Commands, Down, MAX_COMMAND_BYTES, MAX_COMMANDS, Order};
 use brrbrr_proto::frame::{self, FrameError, MAX_FRAME_BYTES};
 use brrbrr_proto::id::{BootId, CommandId, Epoch, RobotId, Seq, SessionId};
-use brrbrr_proto::link::{BATCH_BYTES, BATCH_ITEMS, COMMANDS_PER_FRAME};
+use brrbrr_proto::link::{BATCH_BYTES, BATCH_ITEMS, COMMANDS_BYTES, COMMANDS_PER_FRAME};
 use brrbrr_proto::seal::{Keys, Secret};
 use brrbrr_proto::time::{Stamp, Uptime, WallClock};
 use brrbrr_proto::up::{
@@ -43,21 +43,25 @@ fn the_largest_batches_fit_a_frame() {
 
 #[test]
 fn the_largest_commands_fit_a_frame() {
-    let command = Command {
-        id: CommandId(u128::MAX),
-        time_to_live: Duration::MAX,
-        order: Order::Custom(Action {
-            name: String::new(),
-            json: "x".repeat(MAX_COMMAND_BYTES),
-        }),
-    };
-    let commands = Down::Commands(Commands {
-        session: SessionId(u64::MAX),
-        sent: Uptime::new(Duration::MAX),
-        first: Seq(u64::MAX),
-        commands: vec![command; COMMANDS_PER_FRAME],
-    });
-    assert!(seal(&commands).is_ok());
+    let many = (COMMANDS_BYTES / COMMANDS_PER_FRAME, COMMANDS_PER_FRAME);
+    let large = (MAX_COMMAND_BYTES, COMMANDS_BYTES / MAX_COMMAND_BYTES);
+    for (bytes, count) in [many, large] {
+        let command = Command {
+            id: CommandId(u128::MAX),
+            time_to_live: Duration::MAX,
+            order: Order::Custom(Action {
+                name: String::new(),
+                json: "x".repeat(bytes),
+            }),
+        };
+        let commands = Down::Commands(Commands {
+            session: SessionId(u64::MAX),
+            sent: Uptime::new(Duration::MAX),
+            first: Seq(u64::MAX),
+            commands: vec![command; count],
+        });
+        assert!(seal(&commands).is_ok());
+    }
 }
 
 #[test]

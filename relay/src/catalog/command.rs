@@ -14,11 +14,20 @@ use thiserror::Error;
 pub const MAX_UNFINISHED: usize = 256;
 /// How many stops there may be beyond, so that no such program keeps anybody from stopping a robot.
 pub const MAX_STOPS_BEYOND: usize = 64;
+/// How many ways home there may be beyond the stops, so that nobody keeps a session from ending.
+pub const MAX_WAYS_HOME_BEYOND: usize = 8;
+/// The actor of a robot's way home, which is nobody's trip.
+pub const HOME: &str = "home";
 
 /// What is said of a command that the relay ended because its time had passed.
 pub const NEVER_SENT: &str = "the robot was out of contact until its time had passed";
 /// What is said of a command that the relay withdrew.
 pub const WITHDRAWN: &str = "withdrawn before it was sent to the robot";
+
+/// What is said of a motion that a stop ended before it was sent.
+pub const STOPPED: &str = "stopped before it was sent to the robot";
+/// What is said of a motion that a newer one ended before it was sent.
+pub const REPLACED: &str = "replaced by a newer motion before it was sent to the robot";
 
 /// Where a command stands, as people and the API see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -129,6 +138,9 @@ impl std::str::FromStr for CommandState {
 }
 
 impl CommandState {
+    /// All that something can follow.
+    pub const UNFINISHED: [Self; 4] = [Self::Queued, Self::Sent, Self::Received, Self::Running];
+
     /// Whether nothing can follow.
     #[must_use]
     pub const fn is_final(self) -> bool {
@@ -180,6 +192,10 @@ pub struct LedgerEntry {
     pub progress: Option<Advance>,
     /// Whether a cancellation of it is under way.
     pub cancelling: bool,
+    /// Whether it is a motion that must not be started any more, because something later in the
+    /// robot's stream stops, replaces or cancels it and the board does not get that with it. Known of
+    /// what [`Catalog::offer`](super::Catalog::offer) returns.
+    pub outdone: bool,
 }
 
 impl LedgerEntry {
@@ -207,7 +223,7 @@ impl LedgerEntry {
     /// relay's calendar has gone back behind that: then nobody knows how old it is.
     fn time_to_live(&self, now: Timestamp) -> Duration {
         let command = &self.command;
-        if self.state.is_final() || now < command.submitted {
+        if self.state.is_final() || self.outdone || now < command.submitted {
             return Duration::ZERO;
         }
         Duration::try_from(command.deadline.duration_since(now)).unwrap_or_default()
@@ -245,6 +261,15 @@ pub enum Change {
     Step,
     /// It has got further within its state.
     Progress,
+}
+
+/// What came of a command that was entered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Submitted {
+    /// The command, or the earlier one with its key.
+    pub entry: LedgerEntry,
+    /// Motions that it ended before any board had seen them, oldest first.
+    pub ended: Vec<LedgerEntry>,
 }
 
 /// What came of the wish to cancel a command.
@@ -294,13 +319,31 @@ pub struct DownStream {
 }
 
 impl NewCommand {
+    /// How it ends the robot's motions that were never offered, and what is said of them; `None`
+    /// where it lets them be.
+    #[must_use]
+    pub const fn ends_waiting(&self) -> Option<(CommandState, &'static str)> {
+        match &self.order {
+            Order::Stop => Some((CommandState::Cancelled, STOPPED)),
+            Order::GoTo(_) | Order::Dock => Some((CommandState::Superseded, REPLACED)),
+            Order::Pause
+            | Order::Resume
+            | Order::Say(_)
+            | Order::Custom(_)
+            | Order::Cancel(_)
+            | Order::Withdrawn => None,
+        }
+    }
+
     /// How many commands of the robot may be unfinished beside it; `None`: any number. Cancellations
     /// are bounded by what there is to cancel.
     #[must_use]
-    pub const fn room(&self) -> Option<usize> {
+    pub fn room(&self) -> Option<usize> {
+        let stops = MAX_UNFINISHED + MAX_STOPS_BEYOND;
         match &self.order {
             Order::Cancel(_) => None,
-            Order::Stop => Some(MAX_UNFINISHED + MAX_STOPS_BEYOND),
+            Order::Stop => Some(stops),
+            Order::GoTo(_) if self.actor == HOME => Some(stops + MAX_WAYS_HOME_BEYOND),
             Order::GoTo(_)
             | Order::Pause
             | Order::Resume

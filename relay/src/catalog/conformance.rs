@@ -41,11 +41,11 @@ pub(crate) async fn prepare(catalog: &dyn Catalog) {
     let robot = enter(catalog, "kept").await;
     catalog.submit(command(robot, 77), true).await.unwrap();
     catalog.submit(command(robot, 78), false).await.unwrap();
+    let epoch = catalog.down_stream(robot).await.unwrap().epoch;
     catalog
-        .mark_sent(robot, Seq(1), Seq(2), at(5))
+        .mark_sent(robot, epoch, Seq(1), Seq(2), at(5))
         .await
         .unwrap();
-    let epoch = catalog.down_stream(robot).await.unwrap().epoch;
     let cursor = Cursor {
         epoch,
         next: Seq(2),
@@ -299,7 +299,10 @@ async fn what_is_not_there_is_missing(catalog: &dyn Catalog) {
             .await
             .err(),
         catalog.recent_commands(nobody, 1).await.err(),
-        catalog.mark_sent(nobody, Seq(1), Seq(2), at(1)).await.err(),
+        catalog
+            .mark_sent(nobody, Epoch(1), Seq(1), Seq(2), at(1))
+            .await
+            .err(),
         catalog.down_stream(nobody).await.err(),
         catalog.mark_delivered(nobody, cursor).await.err(),
         catalog.renew_down_stream(nobody, Epoch(1)).await.err(),

@@ -20,7 +20,8 @@ use rusqlite::{Connection, OptionalExtension, Row, ffi, params};
 
 use super::{
     Aliases, Cancellation, Catalog, CatalogError, Change, DownStream, Happening, HappeningDetails,
-    LedgerEntry, LedgerUpdate, NewCommand, Page, Place, PlaceDetails, Result, Robot, Transition,
+    LedgerEntry, LedgerUpdate, NewCommand, Page, Place, PlaceDetails, Result, Robot, Submitted,
+    Transition,
 };
 use crate::sqlite::{
     Access, Fault, OpenError, Schema, StoreThread, open, open_reader, parsed, position,
@@ -267,8 +268,15 @@ impl Catalog for SqliteCatalog {
             .await
     }
 
-    async fn submit(&self, command: NewCommand, offered: bool) -> Result<LedgerEntry> {
+    async fn accept(&self, command: NewCommand, offered: bool) -> Result<Submitted> {
         self.change(move |connection| ledger::submit(connection, command, offered))
+            .await
+    }
+
+    async fn with_key(&self, robot: RobotId, key: &str) -> Result<Option<LedgerEntry>> {
+        let key = key.to_owned();
+        self.reader
+            .call(move |connection| ledger::with_key(connection, robot, &key))
             .await
     }
 
@@ -291,7 +299,7 @@ impl Catalog for SqliteCatalog {
     async fn offer(&self, robot: RobotId, from: Seq, limit: usize) -> Result<Vec<LedgerEntry>> {
         let entries = self
             .reader
-            .call(move |connection| ledger::stream_from(connection, robot, from, limit))
+            .call(move |connection| ledger::frame_from(connection, robot, from, limit))
             .await?;
         // What was offered stays so, and what was ended without an offer is never offered.
         if entries
@@ -319,12 +327,23 @@ impl Catalog for SqliteCatalog {
             .await
     }
 
+    async fn newest_submission(&self) -> Result<Option<Timestamp>> {
+        self.reader.call(ledger::newest_submission).await
+    }
+
     async fn next_expiry(&self) -> Result<Option<Timestamp>> {
         self.reader.call(ledger::next_expiry).await
     }
 
-    async fn mark_sent(&self, robot: RobotId, from: Seq, to: Seq, at: Timestamp) -> Result<()> {
-        self.change(move |connection| ledger::mark_sent(connection, robot, from, to, at))
+    async fn mark_sent(
+        &self,
+        robot: RobotId,
+        epoch: Epoch,
+        from: Seq,
+        to: Seq,
+        at: Timestamp,
+    ) -> Result<()> {
+        self.change(move |connection| ledger::mark_sent(connection, robot, epoch, from, to, at))
             .await
     }
 

@@ -243,6 +243,7 @@ mod tests {
             offered: true,
             progress: None,
             cancelling: false,
+            outdone: false,
         };
         let mut presence = Presence {
             contact: Contact::Offline,

@@ -174,7 +174,16 @@ async fn submit(services: &Services, call: &Call, id: RobotId) -> Result<Respons
     let key = call.idempotency_key()?;
     let submission = Submission::read(call.fields()?.into_map())?;
     let places = services.catalog.places().await?;
-    let (order, place) = order_for(submission.task, &places, &robot)?;
+    let (order, place) = match order_for(submission.task, &places, &robot) {
+        Ok(resolved) => resolved,
+        // The building has changed since the same key was used.
+        Err(no_goal) => {
+            return match earlier_trip(services, id, key.as_deref()).await? {
+                Some(entry) => answer(services, &entry, StatusCode::OK).await,
+                None => Err(no_goal.into()),
+            };
+        }
+    };
     fits(&order)?;
     let wish = Wish {
         order,
@@ -186,12 +195,31 @@ async fn submit(services: &Services, call: &Call, id: RobotId) -> Result<Respons
     if is_new {
         show_on_face(services, &robot, &entry, place).await;
     }
-    let view = serde_json::to_string(&view(services, &entry, None).await?)?;
     let status = if is_new {
         StatusCode::CREATED
     } else {
         StatusCode::OK
     };
+    answer(services, &entry, status).await
+}
+
+/// The robot's command with this key, if it was sent somewhere by that.
+async fn earlier_trip(
+    services: &Services,
+    robot: RobotId,
+    key: Option<&str>,
+) -> Result<Option<LedgerEntry>, HttpError> {
+    let Some(key) = key else { return Ok(None) };
+    let known = services.catalog.with_key(robot, key).await?;
+    Ok(known.filter(|entry| matches!(entry.command.order, Order::GoTo(_))))
+}
+
+async fn answer(
+    services: &Services,
+    entry: &LedgerEntry,
+    status: StatusCode,
+) -> Result<Response, HttpError> {
+    let view = serde_json::to_string(&view(services, entry, None).await?)?;
     let mut response = json_with(status, view);
     let location = format!("/api/v1/commands/{}", entry.command.id);
     if let Ok(location) = HeaderValue::from_str(&location) {

@@ -51,6 +51,8 @@ pub(super) enum HttpError {
     Method,
     #[error("there is already {0}")]
     Conflict(String),
+    #[error("a cancellation cannot be cancelled")]
+    NotCancellable,
     #[error("{0}")]
     OtherFloor(NoGoal),
     #[error(
@@ -101,7 +103,7 @@ impl HttpError {
             Self::Missing(_) | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
-            Self::Conflict(_) | Self::OtherFloor(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::OtherFloor(_) | Self::NotCancellable => StatusCode::CONFLICT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooManyGuesses(_) | Self::Full(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -125,6 +127,7 @@ impl HttpError {
             Self::NoRoute => "no_route",
             Self::Method => "method_not_allowed",
             Self::Conflict(_) => "conflict",
+            Self::NotCancellable => "not_cancellable",
             Self::OtherFloor(_) => "other_floor",
             Self::Full(_) => "too_many_commands",
             Self::TooLarge { .. } => "body_too_large",
@@ -156,6 +159,7 @@ impl HttpError {
             | Self::NoRoute
             | Self::Method
             | Self::Conflict(_)
+            | Self::NotCancellable
             | Self::OtherFloor(_)
             | Self::TooLarge { .. }
             | Self::NotJson
@@ -183,6 +187,7 @@ impl HttpError {
             | Self::NoRoute
             | Self::Method
             | Self::Conflict(_)
+            | Self::NotCancellable
             | Self::OtherFloor(_)
             | Self::TooLarge { .. }
             | Self::NotJson

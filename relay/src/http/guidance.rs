@@ -19,18 +19,22 @@ use tracing::warn;
 
 use super::Services;
 use super::error::HttpError;
-use crate::catalog::{Cancellation, CatalogError, LedgerEntry, NewCommand, Place, Robot};
+use crate::catalog::{
+    Cancellation, CatalogError, CommandState, LedgerEntry, NewCommand, Place, Robot, Submitted,
+};
 use crate::clock::calendar;
-use crate::guide::{self, HOME, ORDER_LIFETIME, VOICE};
+use crate::guide::{self, HOME, ORDER_LIFETIME, RECENT, VOICE};
 use crate::journal::{TripEntry, TripStep};
 use crate::live::{AuthCode, Contact, Guidance, Phase};
+use crate::wake::Urgency;
 
 /// How many of the newest lines of a robot's trip log are looked through for the end of its newest
 /// trip. A trip has three; late arrivals of older ones may stand between them.
 const LINES: usize = 32;
 
-/// Among how many of a robot's newest commands the newest that moves or stops it is looked for.
-const RECENT: usize = 32;
+/// How long an order waits until it is told of. It stands without, and the next one for the robot must
+/// not wait for a store that hangs.
+const TELL_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a robot is asked to do.
 #[derive(Debug)]
@@ -141,8 +145,16 @@ pub(super) async fn order(
     if !is_new {
         return Ok((entry, false));
     }
+    let told = tokio::time::timeout(TELL_LIMIT, show(services, robot, &entry)).await;
+    if told.is_err() {
+        warn!(robot = %robot.id, "order not told of in time");
+    }
+    Ok((entry, true))
+}
+
+async fn show(services: &Services, robot: &Robot, entry: &LedgerEntry) {
     match &entry.command.order {
-        Order::GoTo(_) => show_trip(services, robot, &entry).await,
+        Order::GoTo(_) => show_trip(services, robot, entry).await,
         Order::Stop => show_stop(services, robot).await,
         Order::Pause
         | Order::Resume
@@ -152,7 +164,6 @@ pub(super) async fn order(
         | Order::Cancel(_)
         | Order::Withdrawn => {}
     }
-    Ok((entry, true))
 }
 
 async fn show_trip(services: &Services, robot: &Robot, entry: &LedgerEntry) {
@@ -186,15 +197,7 @@ async fn catch_early_end(services: &Services, robot: RobotId, trip: CommandId) {
 }
 
 async fn show_stop(services: &Services, robot: &Robot) {
-    let stopped = async {
-        let guidance = services.live.guidance(robot.id).await?;
-        let guidance = Guidance {
-            phase: Phase::Stopped,
-            ..guidance
-        };
-        services.live.set_guidance(robot.id, guidance).await
-    };
-    if let Err(error) = stopped.await {
+    if let Err(error) = services.live.stop_trip(robot.id).await {
         warn!(robot = %robot.id, %error, "guidance not set");
     }
 }
@@ -211,7 +214,14 @@ pub(super) async fn finish(services: &Services, robot: &Robot) -> Result<AuthCod
         }
     }
     if let Some(way_home) = guide::go_home(robot) {
-        submit(services, robot.id, Wish::of(way_home, HOME)).await?;
+        match submit(services, robot.id, Wish::of(way_home, HOME)).await {
+            Ok(_) => {}
+            // Whoever filled the ledger must not keep the code by that.
+            Err(HttpError::Full(_)) => {
+                warn!(robot = %robot.id, "not sent home: too many unfinished commands");
+            }
+            Err(error) => return Err(error),
+        }
     }
     let idle = Guidance::default();
     services.live.set_guidance(robot.id, idle).await?;
@@ -225,6 +235,9 @@ pub(super) async fn cancel(
     actor: &'static str,
 ) -> Result<Cancellation, HttpError> {
     let (robot, target) = (entry.command.robot, entry.command.id);
+    if matches!(entry.command.order, Order::Cancel(_)) {
+        return Err(HttpError::NotCancellable);
+    }
     let wish = Wish {
         lifetime: CANCEL_LIFETIME,
         ..Wish::of(Order::Cancel(target), actor)
@@ -235,7 +248,7 @@ pub(super) async fn cancel(
     match &done {
         Cancellation::Ended(entry) => services.endings.tell(entry).await,
         Cancellation::Entered(_, cancel) => {
-            services.wakeups.wake(robot);
+            services.wakeups.wake(robot, Urgency::Urgent);
             services.metrics.ordered(actor);
             services.changes.tell(target);
             services.changes.tell(*cancel);
@@ -255,14 +268,24 @@ async fn submit(
     let command = new_command(robot, wish)?;
     let id = command.id;
     let offered = is_in_contact(services, robot).await;
-    let entry = services.catalog.submit(command, offered).await?;
+    let Submitted { entry, ended } = services.catalog.accept(command, offered).await?;
     let is_new = entry.command.id == id;
+    // A known key too: whoever entered it may have been cut off before this.
+    if entry.state == CommandState::Queued {
+        let urgency = Urgency::of(&entry.command.order);
+        services.wakeups.wake(robot, urgency);
+        services.changes.note_entered();
+    }
     if is_new {
-        services.wakeups.wake(robot);
         services.metrics.ordered(actor);
-        if !offered {
-            services.changes.note_entered();
+    }
+    let tell = async {
+        for entry in &ended {
+            services.endings.tell(entry).await;
         }
+    };
+    if tokio::time::timeout(TELL_LIMIT, tell).await.is_err() {
+        warn!(%robot, "what the order ended is not told of in time");
     }
     Ok((entry, is_new))
 }

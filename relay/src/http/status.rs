@@ -18,7 +18,7 @@ use super::error::{HttpError, json};
 use super::fields::invalid;
 use super::records::limit;
 use super::robots::PathId;
-use crate::catalog::{CommandState, Robot};
+use crate::catalog::{CommandState, Page, Robot};
 use crate::journal::history::{History, SpoolView};
 use crate::journal::view::{activity_name, side_name};
 use crate::live::{Cause, Contact, Guidance, Heard, Phase, Presence};
@@ -26,8 +26,6 @@ use crate::live::{Cause, Contact, Guidance, Heard, Phase, Presence};
 /// A field that the robot has not said for so long is stale even while it is in contact. Robots say
 /// what they do every second or so, and a gateway shows it at once.
 pub const FIELD_FRESH_FOR: Duration = Duration::from_secs(60);
-/// How many of a robot's newest commands are looked through for one that has not ended.
-const COMMANDS: usize = 32;
 
 pub(super) fn routes(services: &Arc<Services>) -> BoxedFilter<(Response,)> {
     let one = path!("robots" / PathId / "status")
@@ -114,10 +112,6 @@ impl RobotStatus {
             Some(spool) => Some(History::of(&*services.journal, id).await?.spool(&spool)),
             None => None,
         };
-        let commands = services.catalog.recent_commands(id, COMMANDS).await?;
-        let is_running = |state: CommandState| state == CommandState::Running;
-        let running = commands.iter().find(|entry| is_running(entry.state));
-        let unfinished = || commands.iter().find(|entry| !entry.state.is_final());
         Ok(Self {
             robot: RobotName {
                 id,
@@ -127,12 +121,26 @@ impl RobotStatus {
             presence: presence.into(),
             status: Fields::new(&heard, presence.contact, Timestamp::now()),
             guidance: guidance.into(),
-            command: running
-                .or_else(unfinished)
-                .map(|entry| entry.command.id.to_string()),
+            command: command(services, id).await?,
             spool,
         })
     }
+}
+
+/// See [`RobotStatus::command`].
+async fn command(services: &Services, robot: RobotId) -> Result<Option<String>, HttpError> {
+    for states in [&[CommandState::Running][..], &CommandState::UNFINISHED] {
+        let page = Page {
+            states: states.to_vec(),
+            limit: 1,
+            after: None,
+        };
+        let found = services.catalog.commands(robot, page).await?;
+        if let Some(entry) = found.first() {
+            return Ok(Some(entry.command.id.to_string()));
+        }
+    }
+    Ok(None)
 }
 
 /// What it is doing for its guest.

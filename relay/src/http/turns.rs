@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use brrbrr_proto::id::RobotId;
 use tokio::sync::OwnedMutexGuard;
 
-/// The turns of all robots. Bounded by the number of robots.
+/// The turns of all robots. Bounded by the number of turns that are asked for at a time.
 #[derive(Debug, Default)]
 pub struct Turns {
     robots: Mutex<BTreeMap<RobotId, Arc<tokio::sync::Mutex<()>>>>,
@@ -27,6 +27,8 @@ impl Turns {
         let turn = {
             // A map cannot be left half-changed, so a panic elsewhere does not matter.
             let mut robots = self.robots.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nobody holds or awaits these. Few are held at a time, so few are left.
+            robots.retain(|_, turn| Arc::strong_count(turn) > 1);
             Arc::clone(robots.entry(robot).or_default())
         };
         Turn {

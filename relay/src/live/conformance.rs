@@ -272,6 +272,23 @@ async fn guidance_follows_its_own_trip_only(live: &dyn Live) {
         ..trip_to("702호", 2)
     };
     assert_eq!(live.guidance(robot(1)).await.unwrap(), arrived);
+    // A stop that comes after the arrival leaves it; one on the way, or without a trip, shows.
+    live.stop_trip(robot(1)).await.unwrap();
+    assert_eq!(live.guidance(robot(1)).await.unwrap(), arrived);
+    live.set_guidance(robot(1), trip_to("703호", 3))
+        .await
+        .unwrap();
+    for (robot, before) in [
+        (robot(1), trip_to("703호", 3)),
+        (robot(2), Guidance::default()),
+    ] {
+        live.stop_trip(robot).await.unwrap();
+        let stopped = Guidance {
+            phase: Phase::Stopped,
+            ..before
+        };
+        assert_eq!(live.guidance(robot).await.unwrap(), stopped);
+    }
     live.reset().await.unwrap();
 }
 

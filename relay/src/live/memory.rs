@@ -308,6 +308,30 @@ impl Live for MemoryLive {
         .await
     }
 
+    async fn stop_trip(&self, robot: RobotId) -> Result<()> {
+        let work = move |connection: &Connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO guidance (robot, phase) VALUES (?1, ?2)
+                     ON CONFLICT (robot) DO UPDATE SET phase = ?2
+                     WHERE trip IS NULL OR phase = ?3",
+                )?
+                .execute(params![
+                    robot.number(),
+                    phase_name(Phase::Stopped),
+                    phase_name(Phase::Moving)
+                ])?;
+            Ok(())
+        };
+        self.change(work, move |state, ()| {
+            let guidance = &mut state.known(robot).guidance;
+            if guidance.trip.is_none() || guidance.phase == Phase::Moving {
+                guidance.phase = Phase::Stopped;
+            }
+        })
+        .await
+    }
+
     async fn advance(&self, robot: RobotId, trip: CommandId, phase: Phase) -> Result<bool> {
         self.change(
             move |connection| {
@@ -411,6 +435,10 @@ impl Live for MemoryLive {
         self.change(work, |state, written| state.note_written(written))
             .await
             .map(drop)
+    }
+
+    async fn alive(&self) -> Result<Option<Timestamp>> {
+        self.change(contacts::read_alive, |_, _| {}).await
     }
 
     async fn forget(&self, robot: RobotId) -> Result<()> {

@@ -117,6 +117,8 @@ pub enum DownJob {
     },
     /// Commands were sent.
     Sent {
+        /// The incarnation of the ledger that the positions are in.
+        epoch: Epoch,
         /// The position of the first.
         from: Seq,
         /// The position after the last.
@@ -300,6 +302,7 @@ fn join(run: &mut Store, job: UpJob) -> Option<UpJob> {
 /// Commands that were sent, and when the ledger is to say so.
 #[derive(Debug, Clone, Copy)]
 struct SentRun {
+    epoch: Epoch,
     from: Seq,
     to: Seq,
     at: Timestamp,
@@ -367,9 +370,11 @@ impl Worker {
                     self.load(session, from).await;
                     Ok(())
                 }
-                DownJob::Sent { from, to } => {
+                DownJob::Sent { epoch, from, to } => {
+                    let known = unmarked.filter(|run| run.epoch == epoch);
                     unmarked = Some(SentRun {
-                        from: unmarked.map_or(from, |run| run.from.min(from)),
+                        epoch,
+                        from: known.map_or(from, |run| run.from.min(from)),
                         to,
                         at: Timestamp::now(),
                         mark_at: Instant::now() + MARK_SENT_AFTER,
@@ -377,7 +382,12 @@ impl Worker {
                     Ok(())
                 }
                 DownJob::MarkSent => match unmarked.take() {
-                    Some(run) => catalog.mark_sent(robot, run.from, run.to, run.at).await,
+                    Some(run) => {
+                        let SentRun {
+                            epoch, from, to, ..
+                        } = run;
+                        catalog.mark_sent(robot, epoch, from, to, run.at).await
+                    }
                     None => Ok(()),
                 },
                 DownJob::Delivered(cursor) => {

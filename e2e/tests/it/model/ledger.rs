@@ -88,8 +88,11 @@ impl Ledger {
         self.store.wait(offer)
     }
 
-    pub fn mark_sent(&self, from: Seq, to: Seq, at: Timestamp) {
-        let mark = self.store.catalog.mark_sent(self.robot, from, to, at);
+    pub fn mark_sent(&self, epoch: Epoch, from: Seq, to: Seq, at: Timestamp) {
+        let mark = self
+            .store
+            .catalog
+            .mark_sent(self.robot, epoch, from, to, at);
         self.store.wait(mark);
     }
 

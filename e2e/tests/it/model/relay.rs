@@ -40,7 +40,7 @@ pub struct Process {
     pub up_jobs: VecDeque<UpJob>,
     pub down_jobs: VecDeque<DownJob>,
     pub answers: VecDeque<Done>,
-    pub unmarked: Option<(Seq, Seq)>,
+    pub unmarked: Option<(Epoch, Seq, Seq)>,
     /// What its calendar for commands showed, and when: it never goes slower than time passes.
     calendar: Option<(Timestamp, Uptime)>,
 }
@@ -165,7 +165,11 @@ impl World {
         }
         self.note(|| format!("ordered, offered {offered}: {entry:?}"));
         self.judge.ledger_says(&entry);
-        self.with_relay(|half, _| half.handle_wake());
+        let is_stop = entry.command.order == Order::Stop;
+        self.with_relay(|half, _| match is_stop {
+            true => half.handle_urgent_wake(),
+            false => half.handle_wake(),
+        });
     }
 
     /// Somebody cancels a command over the relay's REST interface.
@@ -187,7 +191,7 @@ impl World {
                     .accepted(cancel_id, &order, CANCEL_LIFETIME, self.now);
                 self.judge.ledger_says(&entry);
                 self.judge.cancelled(id, cancel_id);
-                self.with_relay(|half, _| half.handle_wake());
+                self.with_relay(|half, _| half.handle_urgent_wake());
             }
             Cancellation::UnderWay(entry) => assert!(entry.cancelling, "not under way"),
         }
@@ -231,8 +235,8 @@ impl World {
     pub fn mark_sent(&mut self) {
         let at = self.relay.wall(self.now);
         let process = self.relay.process.as_mut();
-        if let Some((from, to)) = process.and_then(|process| process.unmarked.take()) {
-            self.relay.ledger.mark_sent(from, to, at);
+        if let Some((epoch, from, to)) = process.and_then(|process| process.unmarked.take()) {
+            self.relay.ledger.mark_sent(epoch, from, to, at);
         }
     }
 
@@ -317,7 +321,9 @@ impl World {
             Output::Load { session, from } => {
                 process.down_jobs.push_back(DownJob::Load(session, from));
             }
-            Output::Sent { from, to } => process.down_jobs.push_back(DownJob::Sent(from, to)),
+            Output::Sent { epoch, from, to } => {
+                process.down_jobs.push_back(DownJob::Sent(epoch, from, to));
+            }
             Output::Delivered(cursor) => {
                 process.down_jobs.push_back(DownJob::Delivered(cursor));
             }

@@ -23,7 +23,7 @@ pub enum UpJob {
 
 pub enum DownJob {
     Load(SessionId, Seq),
-    Sent(Seq, Seq),
+    Sent(Epoch, Seq, Seq),
     Delivered(Cursor),
 }
 
@@ -155,12 +155,14 @@ impl World {
                 let process = self.relay.process.as_mut().expect("it runs");
                 process.answers.push_back(loaded);
             }
-            DownJob::Sent(from, to) => {
-                let from = process.unmarked.map_or(from, |(first, _)| first.min(from));
-                process.unmarked = Some((from, to));
+            DownJob::Sent(epoch, from, to) => {
+                let from = process
+                    .unmarked
+                    .map_or(from, |(_, first, _)| first.min(from));
+                process.unmarked = Some((epoch, from, to));
             }
             DownJob::Delivered(cursor) => {
-                process.unmarked = process.unmarked.filter(|(_, to)| *to > cursor.next);
+                process.unmarked = process.unmarked.filter(|(_, _, to)| *to > cursor.next);
                 self.relay.ledger.mark_delivered(cursor);
             }
         }
@@ -199,7 +201,7 @@ fn update_of(event: Event, robot: RobotId, at: Timestamp) -> Option<LedgerUpdate
 fn to_send(entry: LedgerEntry, now: Timestamp) -> Command {
     let is_withdrawn = entry.is_withdrawn();
     let command = entry.command;
-    let is_over = entry.state.is_final() || now < command.submitted;
+    let is_over = entry.state.is_final() || entry.outdone || now < command.submitted;
     let left = command.deadline.duration_since(now);
     Command {
         id: command.id,

@@ -54,6 +54,8 @@ pub(super) struct BuildingState {
     is_asked: bool,
     /// The answer is for nobody's question: a change.
     is_nudge: bool,
+    /// What the robot asked meanwhile.
+    waiting: Option<Wanted>,
     /// There was a change while the driver was to answer.
     changed: bool,
     told: Option<Revision>,
@@ -84,6 +86,10 @@ impl Relay {
             let epoch = session.epoch;
             self.outputs.push_back(Output::Send(epoch, down));
         }
+        let waiting = self.session.as_mut().map(|s| s.building.waiting.take());
+        if let Some(wanted) = waiting.flatten() {
+            self.handle_wanted(wanted);
+        }
         self.nudge();
     }
 
@@ -93,7 +99,10 @@ impl Relay {
         };
         let state = &mut session.building;
         state.asks = true;
-        if !std::mem::replace(&mut state.is_asked, true) {
+        if state.is_nudge {
+            // What is being looked up answers no question; this one comes after it.
+            state.waiting = Some(wanted);
+        } else if !std::mem::replace(&mut state.is_asked, true) {
             self.outputs.push_back(Output::Building {
                 session: session.id,
                 have: wanted.have,

@@ -1,5 +1,9 @@
 //! What every ledger must do.
 
+use std::time::Duration;
+
+use brrbrr_proto::link::COMMANDS_BYTES;
+
 use super::*;
 
 /// Runs every case, each with robots of its own.
@@ -13,6 +17,9 @@ pub(super) async fn conforms(catalog: &dyn Catalog) {
     a_command_that_was_never_offered_is_cancelled_at_once(catalog).await;
     one_cancellation_of_an_offered_command_is_under_way_at_a_time(catalog).await;
     only_what_was_never_offered_expires_here(catalog).await;
+    a_stop_and_a_newer_motion_end_the_motions_that_wait(catalog).await;
+    what_is_outdone_by_something_outside_its_frame_is_told(catalog).await;
+    a_frame_holds_no_more_than_fits(catalog).await;
     what_was_sent_is_marked_once(catalog).await;
     delivery_never_goes_back(catalog).await;
     a_renewed_stream_holds_what_was_not_delivered(catalog).await;
@@ -362,6 +369,52 @@ async fn one_cancellation_of_an_offered_command_is_under_way_at_a_time(catalog: 
     leave(catalog, &[robot]).await;
 }
 
+async fn a_stop_and_a_newer_motion_end_the_motions_that_wait(catalog: &dyn Catalog) {
+    let robot = enter(catalog, "waiting").await;
+    let other = enter(catalog, "waiting elsewhere").await;
+    let new = |robot, id, order| NewCommand {
+        order,
+        submitted: at(i64::try_from(id).unwrap()),
+        ..command(robot, id)
+    };
+    let say = Order::Say("x".to_owned());
+    for (robot, id, order, offered) in [
+        (robot, 1, Order::Dock, true),
+        (robot, 2, Order::Dock, false),
+        (robot, 3, say.clone(), false),
+        (other, 4, Order::Dock, false),
+    ] {
+        let order = new(robot, id, order);
+        let done = catalog.accept(order, offered).await.unwrap();
+        assert_eq!(done.ended, [], "{id}");
+    }
+    let replaced = catalog.accept(new(robot, 5, Order::Dock), false).await;
+    let replaced = replaced.unwrap().ended;
+    assert_eq!(ids(&replaced), [2]);
+    assert_eq!(replaced[0].state, CommandState::Superseded);
+    let (stored, steps) = catalog.command(CommandId(2)).await.unwrap();
+    assert_eq!(stored, replaced[0]);
+    assert_eq!(steps.last().unwrap().at, at(5));
+    for id in [6, 7] {
+        // Nothing else ends them.
+        let order = new(robot, id, say.clone());
+        assert_eq!(catalog.accept(order, false).await.unwrap().ended, []);
+    }
+    let stopped = catalog.accept(new(robot, 8, Order::Stop), true).await;
+    let stopped = stopped.unwrap().ended;
+    assert_eq!(ids(&stopped), [5]);
+    assert_eq!(stopped[0].state, CommandState::Cancelled);
+    use CommandState::{Cancelled, Queued, Superseded};
+    let states: Vec<_> = states(catalog, robot).await.into_values().collect();
+    let expected = [
+        Queued, Superseded, Queued, Cancelled, Queued, Queued, Queued,
+    ];
+    assert_eq!(states, expected);
+    let (elsewhere, _) = catalog.command(CommandId(4)).await.unwrap();
+    assert_eq!(elsewhere.state, Queued);
+    leave(catalog, &[robot, other]).await;
+}
+
 async fn only_what_was_never_offered_expires_here(catalog: &dyn Catalog) {
     let robot = enter(catalog, "expired").await;
     for (id, offered, deadline) in [(1, true, 1), (2, false, 3), (3, false, 2), (4, false, 9)] {
@@ -479,6 +532,65 @@ async fn a_command_of_the_board_is_entered_once_and_has_no_position(catalog: &dy
     leave(catalog, &[robot, other]).await;
 }
 
+async fn what_is_outdone_by_something_outside_its_frame_is_told(catalog: &dyn Catalog) {
+    let robot = enter(catalog, "outdone").await;
+    let outdone = async |limit| {
+        let due = catalog.offer(robot, Seq(1), limit).await.unwrap();
+        let told = due.iter().filter(|entry| entry.outdone);
+        told.map(|entry| entry.command.id.0).collect::<Vec<_>>()
+    };
+    let new = |id, order| NewCommand {
+        order,
+        deadline: at(5),
+        ..command(robot, id)
+    };
+    let say = Order::Say("x".to_owned());
+    for (id, order) in [(1, Order::Dock), (2, say.clone()), (3, say)] {
+        catalog.submit(new(id, order), true).await.unwrap();
+    }
+    assert_eq!(outdone(2).await, [], "nothing behind drives or stops");
+    let cancelled = catalog.cancel(CommandId(2), command(robot, 4), true).await;
+    assert!(matches!(cancelled, Ok(Cancellation::Entered(..))));
+    assert_eq!(outdone(2).await, [], "another one is cancelled");
+    let cancelled = catalog.cancel(CommandId(1), command(robot, 5), true).await;
+    assert!(matches!(cancelled, Ok(Cancellation::Entered(..))));
+    assert_eq!(outdone(2).await, [1]);
+    assert_eq!(outdone(5).await, [], "the board gets both, and sees to it");
+    // A stop that was never sent and is over: the board gets its position only.
+    catalog.submit(new(6, Order::Dock), true).await.unwrap();
+    catalog.submit(new(7, Order::Stop), false).await.unwrap();
+    assert_eq!(ids(&catalog.expire(at(5), 9).await.unwrap()), [7]);
+    assert_eq!(outdone(9).await, [1, 6]);
+    assert_eq!(outdone(6).await, [1, 6]);
+    let due = catalog.offer(robot, Seq(6), 1).await.unwrap();
+    let sent = due.into_iter().next().unwrap().to_send(at(1));
+    assert_eq!((sent.id, sent.time_to_live), (CommandId(6), Duration::ZERO));
+    leave(catalog, &[robot]).await;
+}
+
+async fn a_frame_holds_no_more_than_fits(catalog: &dyn Catalog) {
+    let robot = enter(catalog, "large").await;
+    for (id, bytes) in [
+        (1, 2 * COMMANDS_BYTES),
+        (2, 9),
+        (3, COMMANDS_BYTES - 99),
+        (4, 99),
+    ] {
+        let new = NewCommand {
+            order: Order::Say("x".repeat(bytes)),
+            ..command(robot, id)
+        };
+        catalog.submit(new, false).await.unwrap();
+    }
+    for (from, expected) in [(1, vec![1]), (2, vec![2, 3]), (3, vec![3])] {
+        let due = catalog.offer(robot, Seq(from), 9).await.unwrap();
+        assert_eq!(seqs(&due), expected);
+    }
+    let (last, _) = catalog.command(CommandId(4)).await.unwrap();
+    assert!(!last.offered, "what does not go out is not offered");
+    leave(catalog, &[robot]).await;
+}
+
 async fn what_was_sent_is_marked_once(catalog: &dyn Catalog) {
     let robot = enter(catalog, "sent").await;
     submit(catalog, robot, 1..=4).await;
@@ -488,9 +600,13 @@ async fn what_was_sent_is_marked_once(catalog: &dyn Catalog) {
         next: Seq(2),
     };
     catalog.apply(robot, cursor, received).await.unwrap();
+    let epoch = catalog.down_stream(robot).await.unwrap().epoch;
+    let stranger = Epoch(epoch.0.wrapping_add(1));
+    let other = catalog.mark_sent(robot, stranger, Seq(1), Seq(5), at(4));
+    other.await.unwrap();
     for moment in [5, 6] {
         catalog
-            .mark_sent(robot, Seq(1), Seq(4), at(moment))
+            .mark_sent(robot, epoch, Seq(1), Seq(4), at(moment))
             .await
             .unwrap();
     }
@@ -533,11 +649,11 @@ async fn delivery_never_goes_back(catalog: &dyn Catalog) {
 async fn a_renewed_stream_holds_what_was_not_delivered(catalog: &dyn Catalog) {
     let robot = enter(catalog, "renewed").await;
     submit(catalog, robot, 1..=5).await;
+    let old = catalog.down_stream(robot).await.unwrap();
     catalog
-        .mark_sent(robot, Seq(1), Seq(4), at(5))
+        .mark_sent(robot, old.epoch, Seq(1), Seq(4), at(5))
         .await
         .unwrap();
-    let old = catalog.down_stream(robot).await.unwrap();
     let cursor = Cursor {
         epoch: old.epoch,
         next: Seq(3),

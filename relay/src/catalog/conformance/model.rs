@@ -51,7 +51,7 @@ const CANCELS: u64 = 200;
 
 pub(crate) fn actions() -> impl Strategy<Value = Vec<Action>> {
     let key = || prop::option::of(0..3_u8);
-    let order = prop::sample::select(vec![Order::Stop, Order::Pause]);
+    let order = prop::sample::select(vec![Order::Stop, Order::Pause, Order::Dock]);
     let action = prop_oneof![
         5 => (key(), order, 0..9_u8, any::<bool>()).prop_map(|(key, order, lifetime, offered)| {
             Action::Submit { key, order, lifetime, offered }
@@ -134,6 +134,20 @@ impl Model {
     }
 
     fn enter(&mut self, id: u128, order: Order, key: Option<u8>, deadline: u8, offered: bool) {
+        let ends = if order == Order::Stop {
+            Some(CommandState::Cancelled)
+        } else {
+            Some(CommandState::Superseded).filter(|_| order == Order::Dock)
+        };
+        for known in self.commands.values_mut() {
+            if let Some(end) = ends
+                && known.order == Order::Dock
+                && !known.offered
+                && !known.state().is_final()
+            {
+                known.history.push(end);
+            }
+        }
         let known = Known {
             place: Some((self.epoch, self.next)),
             order,
@@ -242,7 +256,7 @@ async fn step(
             assert_eq!(due, expected);
         }
         Action::MarkSent { from, to } => {
-            let marked = catalog.mark_sent(robot, Seq(from), Seq(to), at(1));
+            let marked = catalog.mark_sent(robot, Epoch(model.epoch), Seq(from), Seq(to), at(1));
             marked.await.unwrap();
             for (_, known) in model.in_stream(from) {
                 let is_before = known.place.is_some_and(|at| at.1 < to);

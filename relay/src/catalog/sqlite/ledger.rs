@@ -1,9 +1,11 @@
 //! The ledger's side of the catalog file: commands, their transitions and the down streams, within
 //! a transaction.
 
+mod stream;
+
 use brrbrr_proto::api;
 use brrbrr_proto::down::Order;
-use brrbrr_proto::id::{CommandId, Cursor, Epoch, RobotId, Seq};
+use brrbrr_proto::id::{CommandId, Cursor, RobotId};
 use brrbrr_proto::up::{CommandUpdate, Progressed};
 use jiff::Timestamp;
 use rusqlite::types::Type;
@@ -13,9 +15,11 @@ use super::{missing_command, missing_robot, or_conflict, robot_id};
 use crate::catalog::command::{NEVER_SENT, WITHDRAWN, is_same_wish};
 use crate::catalog::{
     Advance, Cancellation, CatalogError, Change, CommandState, DownStream, LedgerEntry,
-    LedgerUpdate, NewCommand, Page, Result, Transition,
+    LedgerUpdate, NewCommand, Page, Result, Submitted, Transition,
 };
 use crate::sqlite::{parsed, position, rounded, stored_limit, stored_position, time, unreadable};
+
+pub(super) use stream::{frame_from, mark_sent, offer, renew_down_stream};
 
 /// Also how every call on a robot's ledger finds out that there is no such robot.
 pub(super) fn down_stream(connection: &Connection, robot: RobotId) -> Result<DownStream> {
@@ -36,19 +40,24 @@ pub(super) fn submit(
     connection: &Connection,
     mut command: NewCommand,
     offered: bool,
-) -> Result<LedgerEntry> {
+) -> Result<Submitted> {
     let robot = command.robot;
     let stream = down_stream(connection, robot)?;
     if let Some(key) = &command.idempotency_key
         && let Some(earlier) = with_key(connection, robot, key)?
     {
         return if is_same_wish(&earlier.command.order, &command.order) {
-            Ok(earlier)
+            let ended = Vec::new();
+            Ok(Submitted {
+                entry: earlier,
+                ended,
+            })
         } else {
             let what = "another command with this idempotency key".to_owned();
             Err(CatalogError::Conflict(what))
         };
     }
+    let ended = end_waiting(connection, &command)?;
     if let Some(room) = command.room()
         && unfinished(connection, robot, room)? >= room
     {
@@ -61,7 +70,7 @@ pub(super) fn submit(
             robot.number(),
             stored_position(stream.next.plus(1))
         ])?;
-    Ok(LedgerEntry {
+    let entry = LedgerEntry {
         command,
         seq: Some(stream.next),
         state: CommandState::Queued,
@@ -69,7 +78,36 @@ pub(super) fn submit(
         offered,
         progress: None,
         cancelling: false,
-    })
+        outdone: false,
+    };
+    Ok(Submitted { entry, ended })
+}
+
+/// Ends the motions that the command replaces or stops before any board has seen them. They could
+/// outlive it, and start when it is over.
+fn end_waiting(connection: &Connection, command: &NewCommand) -> Result<Vec<LedgerEntry>> {
+    let Some((state, detail)) = command.ends_waiting() else {
+        return Ok(Vec::new());
+    };
+    let mut ask = connection.prepare_cached(
+        "SELECT * FROM ledger
+         WHERE robot = ?1 AND state IN ('queued', 'sent', 'received', 'running')
+           AND state = 'queued' AND offered = 0
+         ORDER BY number",
+    )?;
+    let waiting = ask.query_map([command.robot.number()], |row| {
+        Ok((row.get("number")?, entry(row)?))
+    })?;
+    let waiting: Vec<(i64, LedgerEntry)> = waiting.collect::<rusqlite::Result<_>>()?;
+    let at = rounded(command.submitted);
+    let mut ended = Vec::new();
+    for (number, mut entry) in waiting {
+        if entry.command.order.is_motion() {
+            set_state(connection, number, &mut entry, state, detail, at)?;
+            ended.push(entry);
+        }
+    }
+    Ok(ended)
 }
 
 /// Enters a command as queued: at the end of a down stream, or outside where it was given on the
@@ -124,7 +162,11 @@ fn insert(
     Ok(number)
 }
 
-fn with_key(connection: &Connection, robot: RobotId, key: &str) -> Result<Option<LedgerEntry>> {
+pub(super) fn with_key(
+    connection: &Connection,
+    robot: RobotId,
+    key: &str,
+) -> Result<Option<LedgerEntry>> {
     Ok(connection
         .prepare_cached("SELECT * FROM ledger WHERE robot = ?1 AND idempotency_key = ?2")?
         .query_row(params![robot.number(), key], entry)
@@ -175,60 +217,25 @@ pub(super) fn commands(
         }
     };
     let names: Vec<_> = page.states.iter().map(|state| state.name()).collect();
-    let mut ask = connection.prepare_cached(
+    let mut is_final = page.states.iter().map(|state| state.is_final());
+    let ask = if names.is_empty() || is_final.any(|is_final| is_final) {
         "SELECT * FROM ledger
          WHERE robot = ?1 AND number < ?2 AND (?3 = '' OR instr(' ' || ?3 || ' ', ' ' || state || ' '))
-         ORDER BY number DESC LIMIT ?4",
-    )?;
+         ORDER BY number DESC LIMIT ?4"
+    } else {
+        // An index knows the few that are unfinished.
+        "SELECT * FROM ledger
+         WHERE robot = ?1 AND number < ?2 AND instr(' ' || ?3 || ' ', ' ' || state || ' ')
+           AND state IN ('queued', 'sent', 'received', 'running')
+         ORDER BY number DESC LIMIT ?4"
+    };
+    let mut ask = connection.prepare_cached(ask)?;
     let limit = stored_limit(page.limit);
     let rows = ask.query_map(
         params![robot.number(), before, names.join(" "), limit],
         entry,
     )?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-/// The commands of the down stream's present epoch from a position on.
-pub(super) fn stream_from(
-    connection: &Connection,
-    robot: RobotId,
-    from: Seq,
-    limit: usize,
-) -> Result<Vec<LedgerEntry>> {
-    let stream = down_stream(connection, robot)?;
-    let mut ask = connection.prepare_cached(
-        "SELECT * FROM ledger WHERE robot = ?1 AND epoch = ?2 AND seq >= ?3
-         ORDER BY seq LIMIT ?4",
-    )?;
-    let rows = ask.query_map(
-        params![
-            robot.number(),
-            stream.epoch.to_string(),
-            stored_position(from),
-            stored_limit(limit)
-        ],
-        entry,
-    )?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-/// Marks what has not ended as offered, and returns all as it stands then. What ended meanwhile was
-/// ended by a relay, under the same lock.
-pub(super) fn offer(
-    connection: &Connection,
-    robot: RobotId,
-    from: Seq,
-    limit: usize,
-) -> Result<Vec<LedgerEntry>> {
-    let mut entries = stream_from(connection, robot, from, limit)?;
-    let mut mark = connection.prepare_cached("UPDATE commands SET offered = 1 WHERE id = ?1")?;
-    for entry in &mut entries {
-        if !entry.offered && !entry.state.is_final() {
-            mark.execute([entry.command.id.to_string()])?;
-            entry.offered = true;
-        }
-    }
-    Ok(entries)
 }
 
 pub(super) fn cancel(
@@ -255,7 +262,7 @@ pub(super) fn cancel(
         order: Order::Cancel(id),
         ..cancel
     };
-    let entered = submit(connection, cancel, offered)?;
+    let entered = submit(connection, cancel, offered)?.entry;
     entry.cancelling = true;
     Ok(Cancellation::Entered(entry, entered.command.id))
 }
@@ -285,6 +292,16 @@ pub(super) fn expire(
         ended.push(entry);
     }
     Ok(ended)
+}
+
+/// What was given on a board has no position, and its time is what the board says.
+pub(super) fn newest_submission(connection: &Connection) -> Result<Option<Timestamp>> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT submitted FROM commands WHERE seq IS NOT NULL ORDER BY number DESC LIMIT 1",
+        )?
+        .query_row([], |row| time(row, "submitted"))
+        .optional()?)
 }
 
 pub(super) fn next_expiry(connection: &Connection) -> Result<Option<Timestamp>> {
@@ -362,83 +379,6 @@ fn note_step(
     Ok(())
 }
 
-pub(super) fn mark_sent(
-    connection: &Connection,
-    robot: RobotId,
-    from: Seq,
-    to: Seq,
-    at: Timestamp,
-) -> Result<()> {
-    let epoch = down_stream(connection, robot)?.epoch.to_string();
-    let mut mark = connection.prepare_cached(
-        "UPDATE commands SET state = 'sent', offered = 1
-         WHERE robot = ?1 AND epoch = ?2 AND seq >= ?3 AND seq < ?4 AND state = 'queued'
-         RETURNING number",
-    )?;
-    let marked = mark.query_map(
-        params![
-            robot.number(),
-            epoch,
-            stored_position(from),
-            stored_position(to)
-        ],
-        |row| row.get(0),
-    )?;
-    let marked: Vec<i64> = marked.collect::<rusqlite::Result<_>>()?;
-    for number in marked {
-        note_step(connection, number, CommandState::Sent, at, "")?;
-    }
-    Ok(())
-}
-
-pub(super) fn renew_down_stream(
-    connection: &Connection,
-    robot: RobotId,
-    epoch: Epoch,
-) -> Result<DownStream> {
-    let old = down_stream(connection, robot)?;
-    if old.epoch == epoch {
-        // The same call again, after an answer that was lost.
-        return Ok(old);
-    }
-    // What the robot has reported on is on its board, whatever its cursor said.
-    let mut ask = connection.prepare_cached(
-        "SELECT number FROM commands
-         WHERE robot = ?1 AND epoch = ?2 AND seq >= ?3 AND state IN ('queued', 'sent')
-         ORDER BY seq",
-    )?;
-    let waiting = ask.query_map(
-        params![
-            robot.number(),
-            old.epoch.to_string(),
-            stored_position(old.acked)
-        ],
-        |row| row.get(0),
-    )?;
-    let waiting: Vec<i64> = waiting.collect::<rusqlite::Result<_>>()?;
-    let mut next = Seq::FIRST;
-    for number in waiting {
-        connection
-            .prepare_cached("UPDATE commands SET epoch = ?2, seq = ?3 WHERE number = ?1")?
-            .execute(params![number, epoch.to_string(), stored_position(next)])?;
-        next = next.plus(1);
-    }
-    connection
-        .prepare_cached(
-            "UPDATE robots SET down_epoch = ?2, down_acked = 1, down_next = ?3 WHERE id = ?1",
-        )?
-        .execute(params![
-            robot.number(),
-            epoch.to_string(),
-            stored_position(next)
-        ])?;
-    Ok(DownStream {
-        epoch,
-        acked: Seq::FIRST,
-        next,
-    })
-}
-
 pub(super) fn apply(
     connection: &Connection,
     robot: RobotId,
@@ -493,6 +433,7 @@ fn enter(
         offered: true,
         progress: None,
         cancelling: false,
+        outdone: false,
     };
     Ok(Some((Change::Entered, entry)))
 }
@@ -555,11 +496,15 @@ fn own_command(
     Ok(found.filter(|(_, entry)| entry.command.robot == robot))
 }
 
+fn order(row: &Row<'_>) -> rusqlite::Result<Order> {
+    let column = row.as_ref().column_index("job")?;
+    postcard::from_bytes(row.get_ref(column)?.as_blob()?)
+        .map_err(|error| unreadable(column, Type::Blob, error))
+}
+
 /// Reads a row of the view `ledger`.
 fn entry(row: &Row<'_>) -> rusqlite::Result<LedgerEntry> {
-    let order_column = row.as_ref().column_index("job")?;
-    let order = postcard::from_bytes(row.get_ref(order_column)?.as_blob()?)
-        .map_err(|error| unreadable(order_column, Type::Blob, error))?;
+    let order = order(row)?;
     let state: CommandState = parsed(row, "state")?;
     let cancelling: bool = row.get("cancelling")?;
     Ok(LedgerEntry {
@@ -588,5 +533,6 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<LedgerEntry> {
             }),
         },
         cancelling: cancelling && !state.is_final(),
+        outdone: false,
     })
 }

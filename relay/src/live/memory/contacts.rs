@@ -3,7 +3,7 @@
 use brrbrr_proto::id::RobotId;
 use jiff::Timestamp;
 use rusqlite::types::Type;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::robot_id;
 use crate::live::{Cause, Contact, Presence, Result};
@@ -55,6 +55,15 @@ pub(super) fn write_alive(connection: &Connection, at: Timestamp) -> Result<()> 
         .prepare_cached("INSERT OR REPLACE INTO alive (only, at) VALUES (1, ?1)")?
         .execute([at.as_microsecond()])?;
     Ok(())
+}
+
+/// When a relay last wrote that.
+pub(super) fn read_alive(connection: &Connection) -> Result<Option<Timestamp>> {
+    let at = connection
+        .prepare_cached("SELECT at FROM alive")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(at.and_then(|at| Timestamp::from_microsecond(at).ok()))
 }
 
 fn presence(row: &Row<'_>) -> rusqlite::Result<Presence> {

@@ -5,16 +5,27 @@ use brrbrr_proto::live::{PerField, Status};
 use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
+use tracing::warn;
 
 use super::robot_id;
 use crate::live::{Heard, LiveError, Result};
 use crate::sqlite::unreadable;
 
-/// Every robot that has said something.
+/// Every robot that has said something. What it said only saves waiting for its next word, so a row
+/// that cannot be read is left out.
 pub(super) fn read(connection: &Connection) -> rusqlite::Result<Vec<(RobotId, Heard)>> {
     let mut ask = connection.prepare("SELECT * FROM heard")?;
-    let rows = ask.query_map([], |row| Ok((robot_id(row)?, heard(row)?)))?;
-    rows.collect()
+    let rows = ask.query_map([], |row| Ok((robot_id(row)?, heard(row))))?;
+    let mut found = Vec::new();
+    for row in rows {
+        match row? {
+            (robot, Ok(heard)) => found.push((robot, heard)),
+            (robot, Err(error)) => {
+                warn!(%robot, %error, "the robot's last status cannot be read");
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Writes what these robots said, and gives it back.
@@ -31,7 +42,7 @@ pub(super) fn write(
 }
 
 fn text(what: &impl serde::Serialize) -> Result<String> {
-    // A status that is no JSON does not exist, since numbers that are none are null.
+    // Only numbers that are finite come here, so all of it can be read again.
     serde_json::to_string(what).map_err(|error| LiveError::Away(error.to_string()))
 }
 
