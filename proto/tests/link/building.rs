@@ -7,13 +7,14 @@ use brrbrr_proto::building::{
 };
 use brrbrr_proto::down::{Down, NoBuilding, Part};
 use brrbrr_proto::id::{ConnectionId, Revision, SessionId};
-use brrbrr_proto::link::Gateway;
 use brrbrr_proto::link::gateway::{BuildingNews, Output};
-use brrbrr_proto::link::relay::BuildingAnswer;
+use brrbrr_proto::link::relay::{BuildingAnswer, Output as FromRelay};
+use brrbrr_proto::link::{Gateway, Relay};
 use brrbrr_proto::time::{Stamp, Uptime};
 use brrbrr_proto::up::{Up, Wanted};
 
-use crate::pair::{Pair, UpFrame, at, drain, hello_in, itself, places, welcome};
+use crate::loads::{SESSION, UP, loading, now};
+use crate::pair::{Pair, UpFrame, at, drain, drain_relay, hello_in, itself, places, welcome};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -88,6 +89,36 @@ fn a_change_arrives_within_seconds_and_is_told_of_once() {
     pair.settle();
     pair.pass(3 * SECOND);
     assert_up_to_date(&pair);
+}
+
+#[test]
+fn a_question_that_comes_during_a_look_for_news_is_answered_after_it() {
+    let mut relay = loading();
+    let revision = Revision(7);
+    let wanted = Up::Wanted(Wanted {
+        session: SESSION,
+        sent: Uptime::default(),
+        have: Some(revision),
+        part: 0,
+    });
+    let answers = |relay: &mut Relay| {
+        let outputs = drain_relay(relay).into_iter();
+        let answers = outputs.filter(|output| match output {
+            FromRelay::Send(_, Down::Building(part)) => part.revision == revision,
+            _ => false,
+        });
+        answers.count()
+    };
+    let newest = || Some(BuildingAnswer::Newest(revision));
+    relay.handle_up(UP, wanted.clone(), now(Duration::ZERO));
+    relay.handle_building(SESSION, newest());
+    assert_eq!(answers(&mut relay), 1);
+    relay.handle_building_changed();
+    relay.handle_up(UP, wanted, now(SECOND));
+    relay.handle_building(SESSION, newest());
+    assert_eq!(answers(&mut relay), 0, "there is no news");
+    relay.handle_building(SESSION, newest());
+    assert_eq!(answers(&mut relay), 1, "the question");
 }
 
 #[test]

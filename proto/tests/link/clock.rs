@@ -7,7 +7,7 @@ use brrbrr_proto::id::{BootId, ConnectionId, Cursor, Epoch, RelayId, Seq, Sessio
 use brrbrr_proto::link::Relay;
 use brrbrr_proto::link::gateway::Output as FromGateway;
 use brrbrr_proto::link::relay::{BoardClock, Ledger, Now, Output};
-use brrbrr_proto::live::{Age, Dated, Live, PerField, Status};
+use brrbrr_proto::live::{Age, Dated, Live, PerField, Pose, Status};
 use brrbrr_proto::time::{Uptime, WallClock};
 use brrbrr_proto::up::{Batch, Beat, Item, Up};
 use proptest::prelude::*;
@@ -130,19 +130,31 @@ fn the_age_of_a_live_frame_is_what_its_way_took() {
         session: SessionId(5),
         count: 1,
         sampled: board(5_000_000),
+        // Numbers that are none are not passed on.
         status: Status {
             floor: Some(7),
+            pose: Some(Pose {
+                x: f64::NAN,
+                y: 1.0,
+                theta: None,
+            }),
+            battery: Some(f64::INFINITY),
             ..Status::default()
         },
     };
     relay.handle_live(undated(live), relay_at(5_700_000));
-    let (age, said) = drain_relay(&mut relay)
+    let (status, age, said) = drain_relay(&mut relay)
         .into_iter()
         .find_map(|output| match output {
-            Output::Status(_, age, said) => Some((age, said)),
+            Output::Status(status, age, said) => Some((status, age, said)),
             _ => None,
         })
         .expect("shows");
+    let known = Status {
+        floor: Some(7),
+        ..Status::default()
+    };
+    assert_eq!(status, known);
     let as_old = PerField {
         floor: Some(age),
         ..PerField::default()

@@ -12,11 +12,11 @@ use brrbrr_proto::version::Versions;
 
 use crate::pair::{GRANTS, command, drain_relay};
 
-const SESSION: SessionId = SessionId(9);
-const UP: Epoch = Epoch(1);
+pub const SESSION: SessionId = SessionId(9);
+pub const UP: Epoch = Epoch(1);
 const DOWN: Epoch = Epoch(2);
 
-fn now(after: Duration) -> Now {
+pub fn now(after: Duration) -> Now {
     Now {
         uptime: Uptime::new(after),
         wall: WallClock(0),
@@ -33,7 +33,7 @@ fn beat(next: Seq) -> Up {
 }
 
 /// A relay in a session, which has asked for the first of five commands.
-fn loading() -> Relay {
+pub fn loading() -> Relay {
     let hello = Hello {
         hello: HelloId {
             connection: ConnectionId(1),

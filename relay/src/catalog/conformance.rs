@@ -16,6 +16,7 @@ use super::*;
 
 mod ledger;
 mod model;
+mod stream;
 
 pub(crate) use ledger::submits_concurrently;
 pub(crate) use model::{actions, agrees_with_the_model};

@@ -659,6 +659,23 @@ mod tests {
         conformance::remembers(&live, code).await;
     }
 
+    #[tokio::test]
+    async fn a_status_that_cannot_be_read_keeps_nothing_else_from_being_there() {
+        let (folder, live) = fresh();
+        let code = conformance::prepare(&live).await;
+        drop(live);
+        let path = folder.path().join("live");
+        let file = Connection::open(&path).unwrap();
+        let pose = r#"{"pose":{"x":null,"y":1.0,"theta":null}}"#;
+        file.execute("INSERT INTO heard VALUES (77, ?1, '{}')", [pose])
+            .unwrap();
+        drop(file);
+        let live = MemoryLive::open(&path).unwrap();
+        conformance::remembers(&live, code).await;
+        let robot = RobotId::new(77).unwrap();
+        assert_eq!(live.heard(robot).await.unwrap(), None);
+    }
+
     #[test]
     fn drawn_numbers_are_spread_evenly_and_below_the_bound() {
         let mut counts = [0_u32; 10];

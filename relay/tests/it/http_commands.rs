@@ -1,5 +1,7 @@
 //! Commands over HTTP: giving them, seeing them, cancelling them and waiting for their end.
 
+mod around;
+
 use std::fmt::Write;
 
 use brrbrr_proto::down::Order;
@@ -427,6 +429,12 @@ async fn a_command_that_may_be_on_the_board_is_cancelled_by_one_order_to_it() {
     let recent = catalog.recent_commands(robot(1), 9).await.unwrap();
     assert_eq!(recent.len(), 2);
     assert_eq!(recent[0].command.order, Order::Cancel(id_of(&command)));
+    let cancellation = format!("/api/v1/commands/{}", recent[0].command.id);
+    let refused = server.send("DELETE", &cancellation, "").await;
+    assert_eq!(
+        (refused.status, refused.error().as_str()),
+        (409, "not_cancellable")
+    );
     // It was done first: that is its one end, whatever becomes of the cancellation.
     hear(&server, step(id_of(&command), Progress::Succeeded)).await;
     let reply = server.send("DELETE", &path, "").await;
