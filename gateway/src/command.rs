@@ -390,6 +390,12 @@ impl Commands {
             .map(|active| &active.stored)
     }
 
+    /// The newest command that has not ended.
+    #[must_use]
+    pub fn newest(&self) -> Option<CommandId> {
+        self.active.last().map(Active::id)
+    }
+
     /// How many commands have not ended.
     #[must_use]
     pub const fn unfinished(&self) -> usize {

@@ -460,8 +460,9 @@ impl EventLoop {
                 break;
             }
         }
+        let commands = &self.commands;
         self.board
-            .set_commands(self.commands.running(), self.commands.unfinished());
+            .set_commands(commands.running(), commands.newest(), commands.unfinished());
     }
 
     fn carry_out_link(&mut self, output: LinkOutput) {
