@@ -390,10 +390,9 @@ impl Commands {
             .map(|active| &active.stored)
     }
 
-    /// The newest command that has not ended.
-    #[must_use]
-    pub fn newest(&self) -> Option<CommandId> {
-        self.active.last().map(Active::id)
+    /// The commands that have not ended, in the order of their arrival.
+    pub fn ids(&self) -> impl Iterator<Item = CommandId> + Clone {
+        self.active.iter().map(Active::id)
     }
 
     /// How many commands have not ended.

@@ -460,9 +460,8 @@ impl EventLoop {
                 break;
             }
         }
-        let commands = &self.commands;
         self.board
-            .set_commands(commands.running(), commands.newest(), commands.unfinished());
+            .set_commands(self.commands.running(), self.commands.ids());
     }
 
     fn carry_out_link(&mut self, output: LinkOutput) {

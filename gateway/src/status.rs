@@ -186,6 +186,8 @@ pub struct StatusBoard {
     counters: Arc<RobotCounters>,
     /// Changes with every record that is durable.
     records: Arc<watch::Sender<(Epoch, Seq)>>,
+    /// The commands that have not ended, in the order of their arrival.
+    unfinished: Arc<watch::Sender<Vec<CommandId>>>,
 }
 
 impl StatusBoard {
@@ -240,6 +242,7 @@ impl StatusBoard {
             snapshot: Arc::new(Mutex::new(snapshot)),
             counters,
             records: Arc::new(watch::Sender::new((epoch, next))),
+            unfinished: Arc::default(),
         }
     }
 
@@ -247,6 +250,13 @@ impl StatusBoard {
     #[must_use]
     pub fn records(&self) -> watch::Receiver<(Epoch, Seq)> {
         self.records.subscribe()
+    }
+
+    /// The commands that have not ended, as the event loop knows them: it lets go of one a little
+    /// before its end is durable. They are told whenever they change.
+    #[must_use]
+    pub fn unfinished(&self) -> watch::Receiver<Vec<CommandId>> {
+        self.unfinished.subscribe()
     }
 
     /// What is on the board.
@@ -363,13 +373,20 @@ impl StatusBoard {
     pub fn set_commands(
         &self,
         running: Option<&StoredCommand>,
-        newest: Option<CommandId>,
-        unfinished: usize,
+        unfinished: impl Iterator<Item = CommandId> + Clone,
     ) {
         let mut board = self.lock();
-        board.newest_command = newest;
+        board.newest_command = unfinished.clone().last();
         board.running = running.map(|stored| stored.command.id.to_string());
-        board.unfinished_commands = unfinished;
+        board.unfinished_commands = unfinished.clone().count();
+        drop(board);
+        self.unfinished.send_if_modified(|known| {
+            let has_changed = !known.iter().copied().eq(unfinished.clone());
+            if has_changed {
+                *known = unfinished.collect();
+            }
+            has_changed
+        });
     }
 
     /// The robot's newest status, and how long ago it said each field.
