@@ -47,7 +47,7 @@ pub enum CacheError {
         /// What the system said.
         reason: io::Error,
     },
-    /// The file holds no building. It was moved aside.
+    /// The file cannot be read or holds no building. It was moved aside.
     #[error("the building that was kept cannot be read and is now {}: {reason}", moved_to.display())]
     Damaged {
         /// Where it is.
@@ -259,11 +259,18 @@ impl BuildingCache {
         since: WallClock,
     ) -> Result<(), CacheError> {
         let turn = self.writing.lock();
+        let is_newest = |state: &State| {
+            let kept = state.kept.as_ref();
+            kept.is_some_and(|kept| kept.revision == revision)
+        };
+        if !is_newest(&self.lock()) {
+            // A newer one came while this one waited for its turn, and is written after it.
+            return Ok(());
+        }
         let written = replace(&self.path, revision, content, since);
         drop(turn);
         let mut state = self.lock();
-        let is_newest = |kept: &Kept| kept.revision == revision;
-        if state.kept.as_ref().is_some_and(is_newest) {
+        if is_newest(&state) {
             state.is_written = written.is_ok();
             let problem = |error: &CacheError| format!("it is kept in memory only: {error}");
             state.problem = written.as_ref().err().map(problem);
@@ -278,23 +285,26 @@ impl BuildingCache {
 }
 
 fn read(path: &Path, now: WallClock) -> Result<Option<Kept>, CacheError> {
+    let reason = match bytes_of(path) {
+        Ok(bytes) => match parse(&bytes) {
+            Ok(kept) => return Ok(Some(kept)),
+            Err(reason) => reason,
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // The next building would take its place.
+        Err(error) => error.to_string(),
+    };
+    let moved_to = move_aside(path, now)?;
+    Err(CacheError::Damaged { moved_to, reason })
+}
+
+/// No more of them than a building has, and one that shows that there are more.
+fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
     let limit = HEADER_BYTES + MAX_BUILDING_BYTES + 1;
     let mut bytes = Vec::new();
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(reason) => return Err(failed("open", path, reason)),
-    };
-    file.take(u64::try_from(limit).unwrap_or(u64::MAX))
-        .read_to_end(&mut bytes)
-        .map_err(|reason| failed("read", path, reason))?;
-    match parse(&bytes) {
-        Ok(kept) => Ok(Some(kept)),
-        Err(reason) => {
-            let moved_to = move_aside(path, now)?;
-            Err(CacheError::Damaged { moved_to, reason })
-        }
-    }
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn parse(bytes: &[u8]) -> Result<Kept, String> {
@@ -458,6 +468,37 @@ mod tests {
         }
         let left = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(left, damaged.len(), "one was overwritten");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_even_be_read_is_moved_aside_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        // Nobody can read a folder, not even root.
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("inside"), "precious").unwrap();
+        let (cache, problem) = BuildingCache::open(folder.path(), NOW);
+        let Some(CacheError::Damaged { moved_to, .. }) = problem else {
+            panic!("{problem:?}");
+        };
+        assert_eq!(fs::read(moved_to.join("inside")).unwrap(), b"precious");
+        let (revision, bytes) = content("카페");
+        cache.take(revision, bytes, NOW).await.unwrap();
+        let (again, _) = BuildingCache::open(folder.path(), NOW);
+        assert_eq!(name_of(&again).as_deref(), Some("카페"));
+    }
+
+    #[tokio::test]
+    async fn an_older_building_that_is_written_late_does_not_replace_the_newer_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, _) = BuildingCache::open(folder.path(), NOW);
+        let (older, old_bytes) = content("카페");
+        cache.take(older, old_bytes.clone(), NOW).await.unwrap();
+        let (newer, bytes) = content("식당");
+        cache.take(newer, bytes, NOW).await.unwrap();
+        cache.write(older, &old_bytes, NOW).unwrap();
+        let (again, _) = BuildingCache::open(folder.path(), NOW);
+        assert_eq!(name_of(&again).as_deref(), Some("식당"));
     }
 
     #[tokio::test]

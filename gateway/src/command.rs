@@ -390,6 +390,11 @@ impl Commands {
             .map(|active| &active.stored)
     }
 
+    /// The commands that have not ended, in the order of their arrival.
+    pub fn ids(&self) -> impl Iterator<Item = CommandId> + Clone {
+        self.active.iter().map(Active::id)
+    }
+
     /// How many commands have not ended.
     #[must_use]
     pub const fn unfinished(&self) -> usize {

@@ -461,7 +461,7 @@ impl EventLoop {
             }
         }
         self.board
-            .set_commands(self.commands.running(), self.commands.unfinished());
+            .set_commands(self.commands.running(), self.commands.ids());
     }
 
     fn carry_out_link(&mut self, output: LinkOutput) {

@@ -79,7 +79,7 @@ pub enum ControlError {
 /// # Errors
 /// [`ControlError`] where it cannot be had.
 pub async fn bind(data: &Path) -> Result<UnixListener, ControlError> {
-    listen::bind_unix(&data.join(SOCKET), 0o600).await
+    listen::bind_unix(&data.join(SOCKET)).await
 }
 
 /// Asks the gateway that uses the data folder how things stand.

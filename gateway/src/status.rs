@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use brrbrr_proto::id::{Epoch, RelayId, RobotId, Seq, SessionId};
+use brrbrr_proto::id::{CommandId, Epoch, RelayId, RobotId, Seq, SessionId};
 use brrbrr_proto::live::{PerField, Status};
 use brrbrr_proto::up::{Disk, Loss};
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,12 @@ pub struct Snapshot {
     /// When the robot said each field.
     #[serde(skip)]
     said: PerField<Instant>,
+    /// Since when the robot's side is as it is.
+    #[serde(skip)]
+    pub(crate) robot_side_since: Option<Instant>,
+    /// The newest command that has not ended.
+    #[serde(skip)]
+    pub(crate) newest_command: Option<CommandId>,
 }
 
 /// What the robot's adapter has counted since the start.
@@ -180,6 +186,8 @@ pub struct StatusBoard {
     counters: Arc<RobotCounters>,
     /// Changes with every record that is durable.
     records: Arc<watch::Sender<(Epoch, Seq)>>,
+    /// The commands that have not ended, in the order of their arrival.
+    unfinished: Arc<watch::Sender<Vec<CommandId>>>,
 }
 
 impl StatusBoard {
@@ -227,11 +235,14 @@ impl StatusBoard {
             status: Status::default(),
             ages: PerField::default(),
             said: PerField::default(),
+            robot_side_since: None,
+            newest_command: None,
         };
         Self {
             snapshot: Arc::new(Mutex::new(snapshot)),
             counters,
             records: Arc::new(watch::Sender::new((epoch, next))),
+            unfinished: Arc::default(),
         }
     }
 
@@ -239,6 +250,13 @@ impl StatusBoard {
     #[must_use]
     pub fn records(&self) -> watch::Receiver<(Epoch, Seq)> {
         self.records.subscribe()
+    }
+
+    /// The commands that have not ended, as the event loop knows them: it lets go of one a little
+    /// before its end is durable. They are told whenever they change.
+    #[must_use]
+    pub fn unfinished(&self) -> watch::Receiver<Vec<CommandId>> {
+        self.unfinished.subscribe()
     }
 
     /// What is on the board.
@@ -352,18 +370,36 @@ impl StatusBoard {
     }
 
     /// The commands have got so far.
-    pub fn set_commands(&self, running: Option<&StoredCommand>, unfinished: usize) {
+    pub fn set_commands(
+        &self,
+        running: Option<&StoredCommand>,
+        unfinished: impl Iterator<Item = CommandId> + Clone,
+    ) {
         let mut board = self.lock();
+        board.newest_command = unfinished.clone().last();
         board.running = running.map(|stored| stored.command.id.to_string());
-        board.unfinished_commands = unfinished;
+        board.unfinished_commands = unfinished.clone().count();
+        drop(board);
+        self.unfinished.send_if_modified(|known| {
+            let has_changed = !known.iter().copied().eq(unfinished.clone());
+            if has_changed {
+                *known = unfinished.collect();
+            }
+            has_changed
+        });
     }
 
     /// The robot's newest status, and how long ago it said each field.
     pub fn set_status(&self, status: &Status, ages: PerField<Duration>) {
         let now = Instant::now();
         let mut board = self.lock();
+        let said = ages.map(|age| now.checked_sub(age).unwrap_or(now));
+        // It may be said again and again that the robot is away.
+        if board.status.robot_side != status.robot_side {
+            board.robot_side_since = said.robot_side;
+        }
         board.status.clone_from(status);
-        board.said = ages.map(|age| now.checked_sub(age).unwrap_or(now));
+        board.said = said;
     }
 
     fn lock(&self) -> MutexGuard<'_, Snapshot> {
@@ -374,7 +410,34 @@ impl StatusBoard {
 
 #[cfg(test)]
 mod tests {
+    use brrbrr_proto::live::RobotSide;
+
     use super::*;
+
+    #[test]
+    fn the_robots_side_is_as_it_is_since_it_changed_however_often_that_is_said() {
+        let stands = (Epoch(1), Seq::FIRST, Seq::FIRST);
+        let robot = RobotId::new(7).unwrap();
+        let board = StatusBoard::new(robot, "guide-7", stands, Arc::default());
+        let hear = |side, age| {
+            let status = Status {
+                robot_side: Some(side),
+                ..Status::default()
+            };
+            let ages = PerField {
+                robot_side: Some(Duration::from_secs(age)),
+                ..PerField::default()
+            };
+            board.set_status(&status, ages);
+            let since = board.snapshot().robot_side_since.unwrap();
+            since.elapsed().as_secs() / 10
+        };
+        assert_eq!(hear(RobotSide::Down, 30), 3);
+        assert_eq!(hear(RobotSide::Down, 10), 3);
+        assert_eq!(hear(RobotSide::Up, 20), 2);
+        assert_eq!(hear(RobotSide::Up, 0), 2);
+        assert_eq!(hear(RobotSide::Down, 0), 0);
+    }
 
     #[test]
     fn the_board_shows_how_long_ago_the_robot_said_each_field() {

@@ -6,13 +6,14 @@ use std::time::Duration;
 use brrbrr_proto::api::{CommandView, MAX_KEY_BYTES, Submission, Task, fits};
 use brrbrr_proto::building::{Building, Place};
 use brrbrr_proto::down::{GoTo, Order};
-use brrbrr_proto::id::CommandId;
+use brrbrr_proto::id::{CommandId, Epoch, Seq};
 use brrbrr_proto::live::Pose;
 use brrbrr_proto::names::Asked;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer::{Answer, Refusal, invalid, json};
@@ -39,7 +40,8 @@ const READ_AT_ONCE: usize = 16;
 const WAIT: Duration = Duration::from_secs(30);
 /// How long it may wait.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// How long to leave the spool alone before a waiter looks again: every record wakes it.
+/// How long to leave the spool alone before a waiter looks again: once its command is let go of,
+/// every record wakes it until the end is durable.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -83,16 +85,50 @@ pub(super) async fn wait(
     let Ok(_place) = services.waiters.0.try_acquire() else {
         return Err(Refusal::Busy);
     };
-    let mut records = services.board.records();
+    let mut changes = Changes {
+        id,
+        records: services.board.records(),
+        unfinished: services.board.unfinished(),
+    };
     loop {
-        records.borrow_and_update();
+        changes.mark();
         let kept = find(id, services).await?;
         if kept.stored.progress.is_final() || Instant::now() >= until {
             return json(StatusCode::OK, &shown(&kept, true, services));
         }
-        tokio::select! {
-            _ = records.changed() => tokio::time::sleep(LOOK_AGAIN).await,
-            () = tokio::time::sleep_until(until) => {}
+        tokio::time::timeout_at(until, changes.end()).await.ok();
+    }
+}
+
+/// What tells that a command may have ended.
+struct Changes {
+    id: CommandId,
+    records: watch::Receiver<(Epoch, Seq)>,
+    unfinished: watch::Receiver<Vec<CommandId>>,
+}
+
+impl Changes {
+    /// Only what changes from now on counts.
+    fn mark(&mut self) {
+        self.records.borrow_and_update();
+        self.unfinished.borrow_and_update();
+    }
+
+    /// Returns when it is worth looking again. While the command is under way no record is, however
+    /// many there are.
+    async fn end(&mut self) {
+        loop {
+            let changed = tokio::select! {
+                changed = self.records.changed() => changed,
+                changed = self.unfinished.changed() => changed,
+            };
+            if changed.is_err() {
+                // The gateway is stopping; the time limit ends this.
+                return std::future::pending().await;
+            }
+            if !self.unfinished.borrow().contains(&self.id) {
+                return tokio::time::sleep(LOOK_AGAIN).await;
+            }
         }
     }
 }
@@ -335,4 +371,41 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
         return Err(invalid("Idempotency-Key", expected));
     }
     Ok(Some(key.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use brrbrr_proto::id::RobotId;
+
+    use super::*;
+    use crate::status::StatusBoard;
+
+    #[tokio::test]
+    async fn records_about_other_things_do_not_wake_who_waits_for_a_command() {
+        let stands = (Epoch(1), Seq::FIRST, Seq::FIRST);
+        let robot = RobotId::new(7).unwrap();
+        let board = StatusBoard::new(robot, "guide-7", stands, Arc::default());
+        let (id, other) = (CommandId(1), CommandId(2));
+        board.set_commands(None, [id].into_iter());
+        let mut changes = Changes {
+            id,
+            records: board.records(),
+            unfinished: board.unfinished(),
+        };
+        changes.mark();
+        for next in 2..10 {
+            board.set_next(Seq(next));
+            board.set_commands(None, [id, other].into_iter());
+            let woken = tokio::time::timeout(LOOK_AGAIN * 2, changes.end());
+            assert!(woken.await.is_err(), "at {next}");
+        }
+        // Once it is let go of, every record may be its end.
+        board.set_commands(None, [other].into_iter());
+        changes.end().await;
+        changes.mark();
+        board.set_next(Seq(10));
+        changes.end().await;
+    }
 }

@@ -6,7 +6,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use super::ControlError;
@@ -79,10 +82,13 @@ pub async fn listen(listen: &Listen, token: Option<Token>) -> Result<Extra, Cont
             })
         }
         Listen::Unix { path, mode, group } => {
-            let listener = bind_unix(path, *mode).await?;
+            let listener = bind_unix(path).await?;
+            let failed = |reason| socket_error(path, reason);
+            // Only then may others open it: before, they would be another group.
             if let Some(group) = group {
-                give_to(path, group).map_err(|reason| socket_error(path, reason))?;
+                give_to(path, group).map_err(failed)?;
             }
+            fs::set_permissions(path, fs::Permissions::from_mode(*mode)).map_err(failed)?;
             Ok(Extra {
                 listening: Listening::Unix(listener),
                 guard: Guard::Unix(token),
@@ -91,24 +97,39 @@ pub async fn listen(listen: &Listen, token: Option<Token>) -> Result<Extra, Cont
     }
 }
 
-/// Opens a Unix socket. One that a dead daemon left is replaced, a live one is respected, and what is
-/// no socket is left alone.
-pub(super) async fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, ControlError> {
+/// Opens a Unix socket that only the daemon's own user may open. One that a dead daemon left is
+/// replaced, a live one is respected, and what is no socket is left alone.
+pub(super) async fn bind_unix(path: &Path) -> Result<UnixListener, ControlError> {
+    let failed = |reason| socket_error(path, reason);
     match UnixStream::connect(path).await {
         Ok(_) => return Err(ControlError::Taken(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(_) => {
-            let is_socket =
-                fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
-            if is_socket {
-                fs::remove_file(path).map_err(|reason| socket_error(path, reason))?;
+        Err(reason) if reason.kind() == io::ErrorKind::NotFound => {}
+        // Nobody listens, or it is no socket at all.
+        Err(reason) if reason.kind() == io::ErrorKind::ConnectionRefused => {
+            let is_socket = |data: fs::Metadata| data.file_type().is_socket();
+            if fs::symlink_metadata(path).is_ok_and(is_socket) {
+                fs::remove_file(path).map_err(failed)?;
             }
         }
+        // Somebody listens who has more callers than he can take.
+        Err(reason) if reason.kind() == io::ErrorKind::WouldBlock => {
+            return Err(ControlError::Taken(path.to_owned()));
+        }
+        Err(reason) => return Err(failed(reason)),
     }
-    let listener = UnixListener::bind(path).map_err(|reason| socket_error(path, reason))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-        .map_err(|reason| socket_error(path, reason))?;
-    Ok(listener)
+    bind_for_one(path).map_err(failed)
+}
+
+/// Binds with a mask, so that there is no moment in which others may open the socket.
+fn bind_for_one(path: &Path) -> io::Result<UnixListener> {
+    /// The mask is the whole process's. Whatever else is made meanwhile is only kept more private.
+    static MASK: Mutex<()> = Mutex::new(());
+    let turn = MASK.lock();
+    let before = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+    let bound = UnixListener::bind(path);
+    umask(before);
+    drop(turn);
+    bound
 }
 
 fn give_to(path: &Path, group: &str) -> io::Result<()> {
@@ -142,6 +163,33 @@ fn socket_error(path: &Path, reason: io::Error) -> ControlError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_opened_for_one_user_and_then_for_those_who_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api.sock");
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        drop(bind_for_one(&path).unwrap());
+        assert_eq!(mode(), 0o600);
+        let wish = Listen::Unix {
+            path: path.clone(),
+            mode: 0o666,
+            group: None,
+        };
+        listen(&wish, None).await.unwrap();
+        assert_eq!(mode(), 0o666);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_not_surely_dead_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api.sock");
+        let other = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        let refused = bind_unix(&path).await.unwrap_err().to_string();
+        assert!(refused.contains("api.sock"), "{refused}");
+        assert!(path.exists());
+        drop(other);
+    }
 
     #[test]
     fn groups_are_found_by_name() {

@@ -14,6 +14,7 @@ use super::answer::{Answer, Refusal, invalid, json};
 use super::query::parameter;
 use super::routes::Services;
 use crate::calendar::iso8601;
+use crate::status::Snapshot;
 
 #[derive(Serialize)]
 struct PlaceView<'a> {
@@ -238,12 +239,44 @@ struct StatusView {
     robot: RobotView,
     presence: PresenceView,
     status: Fields,
+    /// The command that it carries out, or else the newest that has not ended.
     command: Option<String>,
 }
 
+/// Whether the robot's own software is in contact with the board.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct PresenceView {
     state: &'static str,
+    since: Option<String>,
+    /// When the robot last said anything; nobody knows what was before a restart of the gateway.
+    last_contact: Option<String>,
+    reason: Option<&'static str>,
+}
+
+impl PresenceView {
+    fn new(snapshot: &Snapshot, now: WallClock) -> Self {
+        let is_up = snapshot.status.robot_side == Some(RobotSide::Up);
+        let ages = &snapshot.ages;
+        // That its broker is there is a sign of life too, that it is away is none.
+        let side = ages.robot_side.filter(|_| is_up);
+        let said = [
+            ages.activity,
+            ages.pose,
+            ages.floor,
+            ages.battery,
+            ages.speed,
+            side,
+        ];
+        let newest = said.into_iter().flatten().min_by(f64::total_cmp);
+        let since = snapshot.robot_side_since;
+        Self {
+            state: if is_up { "online" } else { "degraded" },
+            since: since.map(|since| ago(since.elapsed(), now)),
+            last_contact: newest.map(|age| ago(seconds(age), now)),
+            reason: (!is_up).then_some("robot_side_down"),
+        }
+    }
 }
 
 /// What the robot said last, field by field; `None` for what it never said.
@@ -272,14 +305,13 @@ struct Field<T> {
 /// How the robot stands, as the board itself sees it.
 pub(super) fn status(services: &Services) -> Result<Answer, Refusal> {
     let snapshot = services.board.snapshot();
-    let is_up = snapshot.status.robot_side == Some(RobotSide::Up);
+    let now = services.clock.wall();
+    let newest = snapshot.newest_command.map(|id| id.to_string());
     let view = StatusView {
         robot: itself(services),
-        presence: PresenceView {
-            state: if is_up { "online" } else { "degraded" },
-        },
-        status: fields(&snapshot.status, &snapshot.ages, services.clock.wall()),
-        command: snapshot.running,
+        presence: PresenceView::new(&snapshot, now),
+        status: fields(&snapshot.status, &snapshot.ages, now),
+        command: snapshot.running.or(newest),
     };
     json(StatusCode::OK, &view)
 }
@@ -308,17 +340,22 @@ fn fields(status: &Status, ages: &PerField<f64>, now: WallClock) -> Fields {
 }
 
 fn field<T>(value: Option<T>, age: Option<f64>, now: WallClock) -> Option<Field<T>> {
-    let ago = |age| {
-        let age = Duration::try_from_secs_f64(age).unwrap_or_default();
-        let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-        iso8601(WallClock(now.0.saturating_sub(micros)))
-    };
     Some(Field {
         value: value?,
-        at: age.map(ago),
+        at: age.map(|age| ago(seconds(age), now)),
         age_seconds: age,
         stale: age.is_none_or(|age| age > FRESH_SECONDS),
     })
+}
+
+fn seconds(age: f64) -> Duration {
+    Duration::try_from_secs_f64(age).unwrap_or_default()
+}
+
+/// The moment so long ago, by the board's calendar.
+fn ago(age: Duration, now: WallClock) -> String {
+    let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+    iso8601(WallClock(now.0.saturating_sub(micros)))
 }
 
 const fn activity(activity: Activity) -> &'static str {

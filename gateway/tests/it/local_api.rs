@@ -265,6 +265,35 @@ async fn places_and_events_are_shown_as_the_relay_shows_them() {
         assert_eq!(status["robot"]["name"], "guide-7");
         if status["presence"]["state"] == "online" && status["status"]["pose"]["stale"] == false {
             assert!(status["status"]["pose"]["at"].is_string(), "{status}");
+            let presence = &status["presence"];
+            assert_eq!(presence["reason"], json!(null));
+            let (since, contact) = (&presence["since"], &presence["lastContact"]);
+            assert!(since.as_str().unwrap() <= contact.as_str().unwrap());
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_robot_that_is_away_is_shown_so_with_the_command_that_waits_for_it() {
+    let board = Board::new("", 50.0);
+    board.lose_robot();
+    let _daemon = board.run().await;
+    let to = board.control();
+    let status = to.get("/api/v1/robots/7/status").await.body;
+    assert_eq!(status["command"], json!(null));
+    let drive = json!({"kind": "go-to", "x": 1, "y": 1});
+    let drive = to.post(drive).await.id();
+    let started = Instant::now();
+    loop {
+        let status = to.get("/api/v1/robots/7/status").await.body;
+        let presence = &status["presence"];
+        assert_eq!(presence["state"], "degraded");
+        assert_eq!(presence["reason"], "robot_side_down");
+        assert!(presence["since"].is_string(), "{status}");
+        assert_eq!(presence["lastContact"], json!(null));
+        if status["command"] == drive.as_str() {
             break;
         }
         assert!(started.elapsed() < PATIENCE, "{status}");

@@ -145,6 +145,12 @@ impl Board {
         board
     }
 
+    /// The robot's own software is away, and stays so.
+    pub(super) fn lose_robot(&self) {
+        let config = "[robot]\nadapter = \"amqp\"\n\n[robot.amqp]\nurl = \"amqp://127.0.0.1:1\"\n";
+        std::fs::write(self.folder.path().join("gateway.toml"), config).unwrap();
+    }
+
     pub(super) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
