@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use brrbrr_proto::down::{Command, Order};
-use brrbrr_proto::id::{Cursor, RobotId, Seq, SessionId};
+use brrbrr_proto::id::{Cursor, Epoch, RobotId, Seq, SessionId};
 use brrbrr_proto::link::COMMANDS_PER_FRAME;
 use brrbrr_proto::link::relay::{Store, bytes_of};
 use brrbrr_proto::up::{Event, Item, Record};
