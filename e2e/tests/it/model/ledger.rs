@@ -10,7 +10,7 @@ use brrbrr_proto::seal::Secret;
 use brrbrr_relay::catalog::sqlite::SqliteCatalog;
 use brrbrr_relay::catalog::{
     Cancellation, Catalog as _, CatalogError, Change, LedgerEntry, LedgerUpdate, NewCommand, Page,
-    Transition,
+    Submitted, Transition,
 };
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
@@ -65,8 +65,8 @@ impl Ledger {
     }
 
     /// `None` where the key belongs to another order, or too many are unfinished.
-    pub fn submit(&self, command: NewCommand, offered: bool) -> Option<LedgerEntry> {
-        let submit = self.store.catalog.submit(command, offered);
+    pub fn submit(&self, command: NewCommand, offered: bool) -> Option<Submitted> {
+        let submit = self.store.catalog.accept(command, offered);
         match self.store.runtime.block_on(submit) {
             Ok(entry) => Some(entry),
             Err(CatalogError::Conflict(_) | CatalogError::Full(_)) => None,

@@ -156,15 +156,19 @@ impl World {
         let command = self.new_command(order, lifetime, key);
         let offered = self.is_in_contact();
         let id = command.id;
-        let Some(entry) = self.relay.ledger.submit(command, offered) else {
+        let Some(done) = self.relay.ledger.submit(command, offered) else {
             return;
         };
+        let entry = done.entry;
         if entry.command.id == id {
             self.judge
                 .accepted(id, &entry.command.order, lifetime, self.now);
         }
         self.note(|| format!("ordered, offered {offered}: {entry:?}"));
         self.judge.ledger_says(&entry);
+        for ended in &done.ended {
+            self.judge.ledger_says(ended);
+        }
         let is_stop = entry.command.order == Order::Stop;
         self.with_relay(|half, _| match is_stop {
             true => half.handle_urgent_wake(),
