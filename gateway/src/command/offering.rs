@@ -10,6 +10,8 @@ use super::watching::Watch;
 use super::{Commands, OFFER_AGAIN, Output, Reach, Ticket, update};
 use crate::spool::HandOver;
 
+const NOTHING_TO_RESUME: &str = "no motion is under way that could go on";
+
 impl Commands {
     /// The command that may be offered now: first what halts the robot, then one at a time, in the
     /// order of arrival, and never past an older command that halts.
@@ -39,6 +41,12 @@ impl Commands {
         (is_free && first_may_go).then_some(first)
     }
 
+    /// Whether it would have the robot go on although it has no motion.
+    fn has_nothing_to_resume(&self, index: usize) -> bool {
+        let is_on = |active: &Active| active.is_motion() && active.is_handed();
+        self.active[index].stored.command.order == Order::Resume && !self.active.iter().any(is_on)
+    }
+
     /// Whether the cancellation at `index` may go to the robot as a stop: it is still for a motion
     /// that the robot has, no other one is under way for it, and no newer motion is about to take
     /// its place, which the stop would hit.
@@ -57,12 +65,8 @@ impl Commands {
     }
 
     pub(super) fn offer(&mut self, index: usize, now: Uptime) {
-        let is_on = |active: &Active| active.is_motion() && active.is_handed();
-        if self.active[index].stored.command.order == Order::Resume
-            && !self.active.iter().any(is_on)
-        {
-            let why = "no motion is under way that could go on".to_owned();
-            return self.end_one(index, Progress::Failed, why);
+        if self.has_nothing_to_resume(index) {
+            return self.end_one(index, Progress::Failed, NOTHING_TO_RESUME.to_owned());
         }
         let active = &mut self.active[index];
         active.stored.hand_over = HandOver::Offered;
@@ -99,6 +103,9 @@ impl Commands {
         if self.active[index].stored.deadline <= now {
             let why = "its time passed before it was started".to_owned();
             return self.end_one(index, Progress::Expired, why);
+        }
+        if self.has_nothing_to_resume(index) {
+            return self.end_one(index, Progress::Failed, NOTHING_TO_RESUME.to_owned());
         }
         let withdraws = self.active[index].withdraws();
         let is_in_vain = withdraws.is_some_and(|target| !self.may_halt(index, target));
@@ -205,8 +212,8 @@ impl Commands {
             active.is_motion() || active.halts_all() || withdraws
         };
         let newer = self.active[index + 1..].iter().find(is_newer);
-        let is_motion = self.active[index].is_motion();
-        match newer.filter(|_| is_motion).map(|n| (n.id(), n.is_motion())) {
+        let drives = self.active[index].sets_in_motion();
+        match newer.filter(|_| drives).map(|n| (n.id(), n.is_motion())) {
             Some((id, true)) => {
                 self.end_one(index, Progress::Superseded, format!("replaced by {id}"));
             }

@@ -162,3 +162,35 @@ fn a_motion_is_not_handed_over_before_a_broker_that_came_back_has_been_heard() {
     bench.work();
     assert_eq!(bench.commands.running().unwrap().command.id, CommandId(1));
 }
+
+#[test]
+fn a_resume_that_comes_back_does_not_go_out_behind_a_stop() {
+    let mut bench = driving();
+    bench.command(2, Order::Resume, 60);
+    bench.persist();
+    bench.command(3, Order::Stop, 60);
+    bench.persist();
+    assert_eq!(bench.executing.len(), 2);
+    bench.executed(Err(HandOverError::Away("nobody listens".to_owned())));
+    bench.advance(1);
+    bench.persist();
+    assert_eq!(bench.executing, [(CommandId(3), Order::Stop)]);
+    bench.work();
+    assert_eq!(bench.ended[&CommandId(2)], Progress::Cancelled);
+}
+
+#[test]
+fn a_motion_that_was_paused_for_long_goes_on() {
+    let mut bench = driving();
+    bench.status(Activity::Moving);
+    bench.command(2, Order::Pause, 60);
+    bench.work();
+    for _ in 0..2 {
+        bench.status(Activity::Stopped);
+        bench.advance(watching::MOTION_LIMIT.as_secs());
+    }
+    bench.command(3, Order::Resume, 60);
+    bench.work();
+    assert_eq!(bench.ended[&CommandId(3)], Progress::Succeeded);
+    assert_eq!(bench.commands.running().unwrap().command.id, CommandId(1));
+}
