@@ -7,8 +7,8 @@
 //!   it has said that it moves, or [`START_LIMIT`] after it got the order: what it said before it
 //!   began, and what was on its way then, is not about this motion. An arrival that comes right
 //!   behind the last status is in time;
-//! - when it has said nothing of the motion for as long as [`Commands::limit_motions`] allows, and was
-//!   not told to pause.
+//! - when it has said nothing of the motion for as long as [`Commands::limit_motions`] allows. While
+//!   it is paused, that it stands is a word of the motion.
 //!
 //! None of it counts while the robot cannot be heard, because what it said then still comes.
 
@@ -95,7 +95,12 @@ impl Watch {
                 self.has_moved = true;
                 self.rests_since = None;
             }
-            // Somebody may have halted it at its own panel, for good or for a while.
+            // It stands as it was told to. Where it was not told, somebody may have halted it at its
+            // own panel for good.
+            Activity::Stopped if self.is_paused => {
+                self.heard_at = now;
+                self.rests_since = None;
+            }
             Activity::Stopped => self.rests_since = None,
             // The word that counts comes with its arrival.
             Activity::Arrived => {}
@@ -108,11 +113,11 @@ impl Watch {
         }
     }
 
-    /// When it ends as interrupted. A robot that was told to pause may say nothing for long.
-    fn due(&self, limit: Duration) -> Option<Uptime> {
+    /// When it ends as interrupted.
+    fn due(&self, limit: Duration) -> Uptime {
         let at_rest = self.rests_since.map(|since| since.plus(REST_LIMIT));
-        let silent = (!self.is_paused).then(|| self.heard_at.plus(limit));
-        at_rest.into_iter().chain(silent).min()
+        let silent = self.heard_at.plus(limit);
+        at_rest.map_or(silent, |at| at.min(silent))
     }
 
     /// When progress may be told, if any is to be.
@@ -196,8 +201,8 @@ impl Commands {
         let watch = self.watch.as_ref()?;
         let is_quiet = !self.active.iter().any(Active::is_under_way);
         let runs = |active: &Active| active.id() == watch.id && active.state == State::Running;
-        let is_on = is_quiet && self.reach == Reach::Ready && self.active.iter().any(runs);
-        watch.due(self.motion_limit).filter(|_| is_on)
+        (is_quiet && self.reach == Reach::Ready && self.active.iter().any(runs))
+            .then(|| watch.due(self.motion_limit))
     }
 
     fn why_over(&self, now: Uptime) -> String {

@@ -185,12 +185,25 @@ fn a_motion_that_was_paused_for_long_goes_on() {
     bench.status(Activity::Moving);
     bench.command(2, Order::Pause, 60);
     bench.work();
-    for _ in 0..2 {
+    for _ in 0..5 {
+        bench.advance(watching::MOTION_LIMIT.as_secs() / 2);
         bench.status(Activity::Stopped);
-        bench.advance(watching::MOTION_LIMIT.as_secs());
     }
     bench.command(3, Order::Resume, 60);
     bench.work();
     assert_eq!(bench.ended[&CommandId(3)], Progress::Succeeded);
     assert_eq!(bench.commands.running().unwrap().command.id, CommandId(1));
+}
+
+#[test]
+fn a_paused_motion_that_the_robot_has_forgotten_does_not_run_for_ever() {
+    let mut bench = driving();
+    bench.command(2, Order::Pause, 60);
+    bench.work();
+    for _ in 0..5 {
+        bench.advance(watching::MOTION_LIMIT.as_secs() / 2);
+        bench.status(Activity::Idle);
+    }
+    bench.work();
+    assert_eq!(bench.ended[&CommandId(1)], Progress::Interrupted);
 }

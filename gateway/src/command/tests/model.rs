@@ -182,9 +182,6 @@ proptest! {
         } else {
             // The robot has forgotten it, and says nothing.
             bench.advance(watching::MOTION_LIMIT.as_secs());
-            // One that was told to pause keeps its motion until it is started anew.
-            bench.work();
-            bench.started(false);
         }
         bench.work();
         prop_assert_eq!(bench.commands.unfinished(), 0);
