@@ -130,6 +130,9 @@ impl Commands {
         {
             self.watch = None;
         }
+        if ended.halts() {
+            self.unrecorded.note_halted(ended.id());
+        }
         if ended.is_recorded {
             draft.changes.push(change_of(&ended.stored));
             draft.events.push(update(ended.id(), progress, &why));

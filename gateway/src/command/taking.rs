@@ -29,6 +29,9 @@ const REFUSED_MAX: usize = 256;
 /// What came and could not be stored.
 #[derive(Debug, Default)]
 pub(super) struct Unrecorded {
+    /// What halted the robot and has ended, the newest last. A frame that came twice and was stored once
+    /// must not halt it again.
+    halted: VecDeque<CommandId>,
     /// The ends of commands that were passed on.
     ended: VecDeque<Ended>,
     /// Motions, and whether a stop came since. Such a motion must not be started when it
@@ -83,6 +86,14 @@ impl Unrecorded {
 
     pub(super) fn is_stopped(&self, motion: CommandId) -> bool {
         self.motions.contains(&(motion, true))
+    }
+
+    /// Remembers that a command which halts the robot has ended.
+    pub(super) fn note_halted(&mut self, id: CommandId) {
+        if self.halted.len() >= ENDED_MAX {
+            self.halted.pop_front();
+        }
+        self.halted.push_back(id);
     }
 
     fn knows(&self, id: CommandId) -> bool {
@@ -175,7 +186,7 @@ impl Commands {
     /// on, now or before.
     pub(super) fn pass_on(&mut self, mut stored: StoredCommand, now: Uptime) -> bool {
         let id = stored.command.id;
-        if self.was_passed_on(id) {
+        if self.was_passed_on(id) || self.unrecorded.halted.contains(&id) {
             return true;
         }
         let unrecorded = self.active.iter().filter(|active| !active.is_recorded);

@@ -237,3 +237,16 @@ fn a_stop_that_went_out_past_a_failing_disk_is_not_repeated_after_a_restart() {
     assert!(bench.executing.is_empty());
     assert_eq!(bench.ended[&CommandId(1)], Progress::Interrupted);
 }
+
+#[test]
+fn a_stop_that_came_twice_and_was_stored_once_is_told_once() {
+    let mut bench = driving();
+    bench.command(2, Order::Stop, 60);
+    bench.work();
+    assert_eq!(bench.ended[&CommandId(2)], Progress::Succeeded);
+    // The other frame with it finds a disk that takes nothing.
+    let again = stored(2, Order::Stop, 60, bench.now);
+    bench.commands.handle_refused(again, bench.now);
+    bench.take();
+    assert!(bench.executing.is_empty(), "told again");
+}
