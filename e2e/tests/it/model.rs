@@ -29,7 +29,7 @@ const SEEDS: u64 = 200;
 const ACTIONS: u32 = 300;
 
 /// Seeds that once found a defect. Only added to.
-const REGRESSIONS: &[u64] = &[102_173, 3_001_346, 1_010_854];
+const REGRESSIONS: &[u64] = &[102_173, 3_001_346, 1_010_854, 7_024_531];
 
 fn run(store: &Rc<Store>, seed: u64, trace: bool) -> Mischief {
     let mut world = World::new(store, seed, trace);
